@@ -1,0 +1,93 @@
+"""Stateless nonces (RFC 8489 section 9.2): nothing is kept, any node with the key can check one.
+
+    "obMatJos2" | features: 4 characters | time: 16 bits, units of 64 s | MAC: 48 bits
+     the nonce cookie, section 9.2         \\______ 11 characters of URL-safe Base64 _________/
+
+A nonce is good for one client address and for a time; it survives a restart, and moves across
+nodes that share the key. The MAC is keyed BLAKE2b (RFC 7693). It covers the features too: who takes
+them away to bid the client down has a nonce that is not ours. Answers to requests too small to be
+anybody's carry the 11 characters only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from base64 import b64encode, urlsafe_b64decode, urlsafe_b64encode
+from binascii import Error as Base64Error
+from collections.abc import Sequence
+
+from relay.core.addresses import SockAddress
+
+COOKIE = b"obMatJos2"
+FEATURE_PASSWORD_ALGORITHMS = 0x000001  # bit 0 is the least significant one (erratum 6290)
+FEATURE_USERNAME_ANONYMITY = 0x000002
+UNIT_SECONDS = 64
+_TIME_LENGTH = 2
+_MAC_LENGTH = 6
+_TIME_MODULUS = 1 << 8 * _TIME_LENGTH
+_TAIL_LENGTH = 11
+_PREFIX_LENGTH = len(COOKIE) + 4
+
+
+def nonce_make(key: bytes, client: SockAddress, now: float, features: int | None) -> bytes:
+    """A nonce for `client`.
+
+    Args:
+        key: the newest nonce key.
+        client: the address that the nonce is good for.
+        now: unix seconds.
+        features: what the server offers, FEATURE_... ORed; None for a nonce without the cookie.
+
+    Returns:
+        24 ASCII bytes, or 11.
+    """
+    prefix = b"" if features is None else COOKIE + b64encode(features.to_bytes(3, "big"))
+    time = (int(now) // UNIT_SECONDS % _TIME_MODULUS).to_bytes(_TIME_LENGTH, "big")
+    return prefix + urlsafe_b64encode(time + _mac(key, prefix, time, client)).rstrip(b"=")
+
+
+def nonce_is_ours(keys: Sequence[bytes], client: SockAddress, nonce: bytes) -> bool:
+    """Whether one of `keys` made this nonce for `client`, at whatever time."""
+    parts = _parts(nonce)
+    if parts is None:
+        return False
+    prefix, time, mac = parts
+    return any(hmac.compare_digest(_mac(key, prefix, time, client), mac) for key in keys)
+
+
+def nonce_is_fresh(nonce: bytes, now: float, lifetime_seconds: float) -> bool:
+    """Whether a nonce that is ours was made within the last `lifetime_seconds`.
+
+    When it was made is known to 64 seconds: it ends by so much too early, and never too late.
+    """
+    parts = _parts(nonce)
+    if parts is None:
+        return False
+    made_at = int.from_bytes(parts[1], "big") * UNIT_SECONDS  # at the earliest
+    return (int(now) - made_at) % (_TIME_MODULUS * UNIT_SECONDS) <= lifetime_seconds
+
+
+def nonce_offers_algorithms(nonce: bytes) -> bool:
+    """Whether a nonce says that the server offered password algorithms."""
+    return nonce.startswith(COOKIE)
+
+
+def _parts(nonce: bytes) -> tuple[bytes, bytes, bytes] | None:
+    prefix, tail = nonce[:-_TAIL_LENGTH], nonce[-_TAIL_LENGTH:]
+    if len(prefix) not in (0, _PREFIX_LENGTH):
+        return None
+    try:
+        raw = urlsafe_b64decode(tail + b"=")
+    except Base64Error:
+        return None
+    if len(raw) != _TIME_LENGTH + _MAC_LENGTH:
+        return None
+    return prefix, raw[:_TIME_LENGTH], raw[_TIME_LENGTH:]
+
+
+def _mac(key: bytes, prefix: bytes, time: bytes, client: SockAddress) -> bytes:
+    covered = prefix + time + f"{client[0]} {client[1]}".encode()
+    if len(key) > hashlib.blake2b.MAX_KEY_SIZE:
+        key = hashlib.blake2b(key).digest()
+    return hashlib.blake2b(covered, key=key, digest_size=_MAC_LENGTH).digest()

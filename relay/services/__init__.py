@@ -1,0 +1,1 @@
+"""What the Django side of the relay does; one module per noun."""

@@ -1,0 +1,307 @@
+"""The relayed sockets: one for each relayed address, watched by one epoll of their own.
+
+The event loop watches that epoll's descriptor only. Ten thousand sockets then cost the loop one
+handle, and one system call tells which of them have data. The sockets that clients send datagrams
+to are watched with them: one look finds what came in both directions.
+
+ICMP errors about what was sent wait in a queue of the socket (IP_RECVERR) and are passed on to the
+client.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Callable
+from struct import Struct
+from typing import NamedTuple
+
+from relay.core.addresses import FAMILY_IPV4, FAMILY_IPV6, SockAddress, host_family
+from relay.core.allocation import Allocation, RelayedAddress, SendTo
+from relay.core.channeldata import CHANNELDATA_HEADER, HEADER_LENGTH
+from relay.core.effects import SendToClient
+from relay.core.turn import DROPPED, TurnServer
+from relay.transports.fragmentation import DF_CLEAR, DF_SET, SocketOption
+from relay.transports.moderation import Moderation
+
+DATAGRAM_LENGTH_MAX = 65535
+# The plain class that socket.socket is made of: smaller, and made in half the time.
+DATAGRAMS = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+EPOLLIN = select.EPOLLIN
+EVENTS_MAX = 256
+SEVERAL = 8
+ROUNDS_MAX = 64
+# So long it takes in what waits, until the event loop has its turn.
+TURN_SECONDS = 0.005
+
+# From <linux/errqueue.h>, <linux/in.h> and <linux/in6.h>; the module `socket` lacks them.
+MSG_ERRQUEUE = 0x2000
+EXTENDED_ERROR = Struct("=IBBBBII")  # errno, origin, type, code, padding, info (an MTU), data
+ORIGIN_ICMP = 2
+ORIGIN_ICMP6 = 3
+ERRORS_MAX = 64
+ERROR_BYTES_MAX = 256
+IP_RECVERR = 11
+IPV6_RECVERR = 25
+
+
+# Takes in what clients have sent (all of it where the argument is true, for much has gathered);
+# returns how many datagrams of data that were.
+DrainClients = Callable[[bool], int]
+
+
+class FamilyOptions(NamedTuple):
+    """Socket options of a family."""
+
+    family: socket.AddressFamily
+    at_start: tuple[SocketOption, ...]
+    dont_fragment: SocketOption
+    may_fragment: SocketOption
+
+
+OPTIONS = {
+    FAMILY_IPV4: FamilyOptions(
+        family=socket.AF_INET,
+        at_start=(DF_CLEAR, (socket.IPPROTO_IP, IP_RECVERR, 1)),
+        dont_fragment=DF_SET,
+        may_fragment=DF_CLEAR,
+    ),
+    FAMILY_IPV6: FamilyOptions(
+        family=socket.AF_INET6,
+        at_start=(
+            (socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1),
+            (socket.IPPROTO_IPV6, IPV6_RECVERR, 1),
+        ),
+        dont_fragment=(socket.IPPROTO_IPV6, socket.IPV6_DONTFRAG, 1),
+        may_fragment=(socket.IPPROTO_IPV6, socket.IPV6_DONTFRAG, 0),
+    ),
+}
+
+
+def send_again(
+    turn: TurnServer,
+    allocation: Allocation,
+    send: SendTo,
+    data: memoryview | bytes,
+    peer: SockAddress,
+) -> None:
+    """Send once more what could not be sent, and count it.
+
+    The first try may have failed only to report an ICMP error about an earlier datagram.
+    """
+    try:
+        send(data, peer)
+    except OSError:
+        turn.dropped["peer unreachable"] += 1
+    else:
+        allocation.peer_sent_bytes += len(data)
+
+
+class RelayedSockets:
+    """Opens, reads and closes the sockets at the relayed transport addresses.
+
+    Args:
+        moderation: when to rest after a look at the sockets.
+    """
+
+    def __init__(
+        self,
+        turn: TurnServer,
+        perform: Callable[[SendToClient], None],
+        clock: Callable[[], float],
+        moderation: Moderation,
+    ) -> None:
+        self._turn = turn
+        self._moderation = moderation
+        self._perform = perform
+        self._clock = clock
+        self._epoll = select.epoll()
+        # Asked before the other one, lest clients wait for thousands of peers; it only wakes.
+        self._clients_epoll = select.epoll()
+        self._epoll.register(self._clients_epoll, EPOLLIN)
+        nothing: list[tuple[int, int]] = []
+        self._nothing = nothing, [(self._clients_epoll.fileno(), EPOLLIN)]
+        self._by_descriptor: dict[int, tuple[socket.SocketType, Allocation]] = {}
+        self._sockets: dict[tuple[int, int], socket.SocketType] = {}  # by allocation id and family
+        self._drain_clients: dict[int, DrainClients] = {}  # by descriptor
+        # Data is received behind the room for a ChannelData header: nothing is copied.
+        self._buffer = bytearray(HEADER_LENGTH + DATAGRAM_LENGTH_MAX)
+        self._view = memoryview(self._buffer)
+        self._body = self._view[HEADER_LENGTH:]
+
+    def fileno(self) -> int:
+        """What the event loop watches."""
+        return self._epoll.fileno()
+
+    def watch_clients(self, endpoint: socket.socket, drain: DrainClients) -> None:
+        """Watch a socket that clients send to, and drain it when it has something."""
+        self._drain_clients[endpoint.fileno()] = drain
+        self._clients_epoll.register(endpoint, EPOLLIN)
+
+    def open(self, allocation: Allocation, relayed: RelayedAddress) -> None:
+        """Bind a relayed address and watch it.
+
+        Raises:
+            OSError: the port is in use, or the kernel has no more descriptors or memory for it.
+        """
+        family = OPTIONS[relayed.family].family
+        opened = socket.SocketType(family, DATAGRAMS)
+        descriptor = opened.fileno()
+        try:
+            for level, option, value in OPTIONS[relayed.family].at_start:
+                opened.setsockopt(level, option, value)
+            opened.bind(relayed.sockaddr)
+            self._epoll.register(descriptor, EPOLLIN)
+        except OSError:
+            opened.close()
+            raise
+        self._by_descriptor[descriptor] = opened, allocation
+        self._sockets[allocation.id, relayed.family] = opened
+        self._route(allocation)
+
+    def _route(self, allocation: Allocation) -> None:
+        """Set how data of this allocation is sent: by its one socket, or by that of the family."""
+        ipv4 = self._sockets.get((allocation.id, FAMILY_IPV4))
+        ipv6 = self._sockets.get((allocation.id, FAMILY_IPV6))
+        if ipv4 is not None and ipv6 is not None:
+            by_family = {FAMILY_IPV4: ipv4.sendto, FAMILY_IPV6: ipv6.sendto}
+            allocation.relayed_send = lambda data, peer: by_family[host_family(peer[0])](data, peer)
+        else:
+            only = ipv4 or ipv6
+            allocation.relayed_send = None if only is None else only.sendto
+
+    def send(
+        self, allocation: Allocation, data: bytes, peer: SockAddress, *, dont_fragment: bool
+    ) -> None:
+        """Send to a peer from an allocation's relayed address, and count it."""
+        family = host_family(peer[0])
+        used = self._sockets.get((allocation.id, family))
+        if used is None:
+            return
+        options = OPTIONS[family]
+        if dont_fragment:
+            used.setsockopt(*options.dont_fragment)
+        try:
+            used.sendto(data, peer)
+        except OSError:
+            send_again(self._turn, allocation, used.sendto, data, peer)
+        else:
+            allocation.peer_sent_bytes += len(data)
+        if dont_fragment:
+            used.setsockopt(*options.may_fragment)
+
+    def close(self, allocation: Allocation, family: int) -> None:
+        """Close the socket of one family; nothing more comes in on it."""
+        closed = self._sockets.pop((allocation.id, family), None)
+        if closed is None:
+            return
+        self._route(allocation)
+        del self._by_descriptor[closed.fileno()]
+        self._epoll.unregister(closed)
+        closed.close()
+
+    def close_allocation(self, allocation: Allocation) -> None:
+        """Close what an allocation has open."""
+        for family in OPTIONS:
+            self.close(allocation, family)
+
+    def close_all(self) -> None:
+        """Close what is still open, and the epoll."""
+        for relayed, _ in self._by_descriptor.values():
+            relayed.close()
+        self._clients_epoll.close()
+        self._epoll.close()
+
+    def drain(self) -> None:
+        """Take in what waits: the reader callback of the event loop, which has its turn in time."""
+        ends_at = self._clock() + TURN_SECONDS
+        rested = False
+        while True:
+            taken = self._look(ends_at, rested=rested)
+            now = self._clock()
+            rested = now < ends_at and self._moderation.rest(taken, now)
+            if not rested:
+                return
+
+    def _look(self, ends_at: float, *, rested: bool) -> int:
+        """Take what clients have sent, then a datagram of each relayed socket.
+
+        Where much has gathered that goes on until they are empty: a picture is 30 datagrams to one
+        of them. Returns how many datagrams of data came; a stranger's do not count.
+        """
+        taken = self._clients_drain(ends_at, rested=rested)
+        for _ in range(ROUNDS_MAX):
+            now = self._clock()
+            events = self._epoll.poll(0, EVENTS_MAX)
+            taken += self._receive(events, now)
+            much = rested or taken >= SEVERAL or len(events) >= SEVERAL
+            if not much or now >= ends_at or events in self._nothing:
+                break
+        return taken
+
+    def _clients_drain(self, ends_at: float, *, rested: bool) -> int:
+        taken = 0
+        for descriptor, _ in self._clients_epoll.poll(0):
+            taken += self._drain_clients[descriptor](rested)
+            if self._clock() >= ends_at:
+                break
+        return taken
+
+    def _receive(self, events: list[tuple[int, int]], now: float) -> int:
+        """Take one datagram of each relayed socket; how many were passed on.
+
+        What has a channel is passed on right here.
+        """
+        find, buffer, view, body = self._by_descriptor.get, self._buffer, self._view, self._body
+        forward, taken = self._turn.forward_from_peer, 0
+        for descriptor, mask in events:
+            entry = find(descriptor)
+            if entry is None:  # that of the clients, or closed by an earlier event of this round
+                continue
+            relayed, allocation = entry
+            if mask != EPOLLIN:
+                self._errors_take(relayed, allocation, now)
+            try:
+                length, peer = relayed.recvfrom_into(body)
+            except OSError:
+                continue
+            if len(peer) != 2:  # an IPv6 socket adds flow information and scope
+                peer = peer[:2]
+            channel = forward(allocation, peer, buffer, length, now)
+            send = allocation.client_send
+            if channel <= 0 or send is None:
+                if channel != DROPPED:
+                    taken += self._indicate(allocation, length, peer, now)
+                continue
+            CHANNELDATA_HEADER.pack_into(buffer, 0, channel, length)
+            try:
+                sent = send(view[: HEADER_LENGTH + length], allocation.client)
+            except OSError:
+                self._turn.dropped["client unreachable"] += 1
+            else:
+                allocation.client_sent_bytes += sent
+                taken += 1
+        return taken
+
+    def _errors_take(self, relayed: socket.SocketType, allocation: Allocation, now: float) -> None:
+        """Pass on the ICMP errors that wait at a socket; of what was sent, nothing is read."""
+        for _ in range(ERRORS_MAX):
+            try:
+                _, ancillary, _, peer = relayed.recvmsg(0, ERROR_BYTES_MAX, MSG_ERRQUEUE)
+            except OSError:
+                return
+            for _, _, value in ancillary:
+                _, origin, icmp_type, code, _, mtu, _ = EXTENDED_ERROR.unpack_from(value)
+                if origin in (ORIGIN_ICMP, ORIGIN_ICMP6):
+                    effect = self._turn.receive_icmp(
+                        allocation, peer[:2], (icmp_type, code, mtu), now
+                    )
+                    if effect is not None:
+                        self._perform(effect)
+
+    def _indicate(self, allocation: Allocation, length: int, peer: SockAddress, now: float) -> bool:
+        effect = self._turn.receive_from_peer(allocation, bytes(self._body[:length]), peer, now)
+        if effect is None:
+            return False
+        self._perform(effect)
+        return True

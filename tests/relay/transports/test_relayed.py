@@ -1,0 +1,278 @@
+"""The relayed sockets on loopback: ICMP errors, DF, both families."""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from relay.core.addresses import SockAddress, host_family
+from relay.core.allocation import Allocation, RelayedAddress
+from relay.core.policy import PeerPolicyRules
+from relay.transports.moderation import Moderation
+from relay.transports.relayed import EVENTS_MAX, TURN_SECONDS, RelayedSockets
+from tests.relay.fake_link import FakeClient, World, settings_make
+from tests.skips import skip
+from tests.turn_client import UDP_PROTOCOL, Attribute, Method
+
+PATIENCE_SECONDS = 30
+CHANNEL = 0x4000
+LOOPBACK = ("127.0.0.1", "::1")
+ETHERTYPE_IPV4 = 0x0800
+IPV4_DF = 0x40
+DUAL = [
+    (Attribute.REQUESTED_TRANSPORT, UDP_PROTOCOL),
+    (Attribute.ADDITIONAL_ADDRESS_FAMILY, b"\x02\0\0\0"),
+]
+
+
+class RelayedWorld(World):
+    """The fake link with real sockets on the peers' side."""
+
+    def __init__(self, moderation: Moderation | None = None) -> None:
+        super().__init__(
+            settings_make(
+                relay_addresses=LOOPBACK,
+                relay_ports=(50000, 60000),
+                peer_rules=PeerPolicyRules(allowed=("127.0.0.0/8", "::1/128")),
+            )
+        )
+        self.sockets = RelayedSockets(
+            self.turn, self.deliver, lambda: self.now, moderation or Moderation(0)
+        )
+
+    def open_relayed(self, allocation: Allocation, relayed: RelayedAddress) -> None:
+        self.relayed[relayed.sockaddr] = allocation
+        self.sockets.open(allocation, relayed)
+        self.perform(self.turn.relayed_opened(allocation, self.now))
+
+    def send_to_peer(
+        self, allocation: Allocation, data: bytes, peer: SockAddress, *, dont_fragment: bool = False
+    ) -> None:
+        self.sockets.send(allocation, data, peer, dont_fragment=dont_fragment)
+
+    def drain_until(self, done: Callable[[], bool]) -> None:
+        """Let the relayed sockets take in what comes, within reason."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not done() and time.monotonic() < deadline:
+            select.select([self.sockets], [], [], 0.05)
+            self.sockets.drain()
+        assert done()
+
+
+@pytest.fixture
+def world() -> Iterator[RelayedWorld]:
+    relayed = RelayedWorld()
+    yield relayed
+    relayed.sockets.close_all()
+
+
+@pytest.fixture
+def client(world: RelayedWorld) -> FakeClient:
+    """A client with a dual allocation and permissions for loopback."""
+    made = world.client()
+    made.request(Method.ALLOCATE, DUAL)
+    made.permit(("127.0.0.1", 0), ("::1", 0))
+    return made
+
+
+def peer_socket(host: str) -> socket.socket:
+    family = {1: socket.AF_INET, 2: socket.AF_INET6}[host_family(host)]
+    made = socket.socket(family, socket.SOCK_DGRAM)
+    made.bind((host, 0))
+    made.settimeout(PATIENCE_SECONDS)
+    return made
+
+
+@pytest.mark.parametrize("host", LOOPBACK)
+def test_data_goes_both_ways_in_either_family(
+    world: RelayedWorld, client: FakeClient, host: str
+) -> None:
+    with peer_socket(host) as peer:
+        address = peer.getsockname()[:2]
+        client.send(address, b"out")
+        data, source = peer.recvfrom(100)
+        assert data == b"out"
+        peer.sendto(b"in", source)
+        world.drain_until(lambda: bool(client.arrived))
+        assert client.receive() == (address, b"in")
+        client.send(address, b"")
+        assert peer.recv(100) == b""
+        peer.sendto(b"", source)
+        world.drain_until(lambda: bool(client.arrived))
+        assert client.receive() == (address, b"")
+
+
+@pytest.mark.parametrize(("host", "icmp"), [("127.0.0.1", (3, 3)), ("::1", (1, 4))])
+def test_unreachable_port_of_a_peer_is_told_to_the_client(
+    world: RelayedWorld, client: FakeClient, host: str, icmp: tuple[int, int]
+) -> None:
+    with peer_socket(host) as peer:
+        address = peer.getsockname()[:2]
+    client.send(address, b"nobody there")
+    world.drain_until(lambda: bool(client.arrived))
+    with pytest.raises(TimeoutError):
+        client.receive()
+    value = (icmp[0] << 9 | icmp[1]).to_bytes(4, "big") + bytes(4)
+    assert client.icmp == [(address, value)]
+
+
+def test_icmp_error_of_one_peer_loses_no_datagram_to_another(
+    world: RelayedWorld, client: FakeClient
+) -> None:
+    with peer_socket("127.0.0.1") as gone:
+        nobody = gone.getsockname()
+    with peer_socket("127.0.0.1") as peer:
+        for number in range(50):
+            client.send(nobody, b"nobody there")
+            client.send(peer.getsockname(), b"%d" % number)
+        assert [int(peer.recv(100)) for _ in range(50)] == list(range(50))
+    assert world.turn.dropped["peer unreachable"] == 0
+
+
+def test_df_is_set_for_the_send_that_asks_for_it_and_for_no_other(
+    world: RelayedWorld, client: FakeClient
+) -> None:
+    try:
+        sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETHERTYPE_IPV4))
+    except PermissionError:
+        skip("seeing the DF bit needs CAP_NET_RAW")
+    marks = [b"DF is %d in %d" % (wanted, id(client)) for wanted in (0, 1, 0)]
+    with sniffer, peer_socket("127.0.0.1") as peer:
+        sniffer.bind(("lo", ETHERTYPE_IPV4))
+        sniffer.settimeout(PATIENCE_SECONDS)
+        allocation = world.started[0]
+        for mark, wanted in zip(marks, (False, True, False), strict=True):
+            world.sockets.send(allocation, mark, peer.getsockname(), dont_fragment=wanted)
+        seen: list[tuple[bytes, bool]] = []
+        while len(seen) < 3:
+            packet, address = sniffer.recvfrom(65535)
+            if packet.endswith(tuple(marks)) and address[2] == socket.PACKET_HOST:
+                seen.append((packet[28:], bool(packet[6] & IPV4_DF)))
+    assert seen == list(zip(marks, (False, True, False), strict=True))
+
+
+def test_closing_one_family_leaves_the_other_open(world: RelayedWorld, client: FakeClient) -> None:
+    allocation = world.started[0]
+    world.sockets.close(allocation, 2)
+    with peer_socket("127.0.0.1") as peer:
+        client.send(peer.getsockname(), b"lives")
+        assert peer.recv(100) == b"lives"
+        client.send(("::1", 9999), b"gone")
+        world.sockets.close_allocation(allocation)
+        assert allocation.relayed_send is None
+
+
+class RestsOnce(Moderation):
+    """Rests after the first look, while more comes."""
+
+    def __init__(self, meanwhile: Callable[[], None]) -> None:
+        super().__init__(1.0)
+        self.meanwhile = meanwhile
+        self.looks: list[int] = []
+
+    def rest(self, taken: int, now: float) -> bool:
+        self.looks.append(taken)
+        if len(self.looks) == 1:
+            self.meanwhile()
+        return len(self.looks) == 1
+
+
+@pytest.fixture
+def endpoint() -> Iterator[socket.socket]:
+    """A socket that clients send to."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as made:
+        made.bind(("127.0.0.1", 0))
+        yield made
+
+
+def test_all_that_comes_while_the_thread_rests_is_taken_at_one_look(
+    endpoint: socket.socket,
+) -> None:
+    asked: list[bool] = []
+
+    def drain_clients(rested: bool) -> int:
+        asked.append(rested)
+        return len(endpoint.recv(100))
+
+    with peer_socket("127.0.0.1") as peer:
+
+        def meanwhile() -> None:
+            for number in range(5):  # to one relayed address
+                peer.sendto(b"%d" % number, relayed)
+            peer.sendto(b"four", endpoint.getsockname())
+
+        moderation = RestsOnce(meanwhile)
+        world = RelayedWorld(moderation)
+        client = world.client()
+        client.request(Method.ALLOCATE, DUAL)
+        client.bind(CHANNEL, peer.getsockname())
+        client.send_channel(CHANNEL, b"out")
+        _, relayed = peer.recvfrom(100)
+        world.sockets.watch_clients(endpoint, drain_clients)
+        peer.sendto(b"first", relayed)
+        select.select([world.sockets], [], [], PATIENCE_SECONDS)
+        world.sockets.drain()
+        arrived = [client.receive()[1] for _ in range(6)]
+        assert arrived == [b"first", *(b"%d" % number for number in range(5))]
+        assert moderation.looks == [1, 5 + len(b"four")]
+        assert asked == [True]
+        world.sockets.close_all()
+
+
+def test_clients_are_looked_at_before_the_peers_of_many(endpoint: socket.socket) -> None:
+    world, looked = RelayedWorld(), []
+    count = EVENTS_MAX + 50
+
+    def drain_clients(rested: bool) -> int:
+        looked.append(len(arrived()))
+        return len(endpoint.recv(100))
+
+    def arrived() -> list[FakeClient]:
+        return [client for client in clients if client.arrived]
+
+    with peer_socket("127.0.0.1") as peer:
+        clients = [world.client(("192.0.2.7", 2000 + number)) for number in range(count)]
+        for client in clients:
+            client.allocate()
+            client.bind(CHANNEL, peer.getsockname())
+        for relayed in list(world.relayed):
+            peer.sendto(b"data", relayed)
+        world.sockets.watch_clients(endpoint, drain_clients)
+        peer.sendto(b"request", endpoint.getsockname())
+        select.select([world.sockets], [], [], PATIENCE_SECONDS)
+        world.sockets.drain()
+        assert looked == [0]
+        assert len(arrived()) == count
+    world.sockets.close_all()
+
+
+def test_turn_ends_in_time_whatever_waits(endpoint: socket.socket) -> None:
+    world = RelayedWorld(RestsAlways())
+    looks: list[bool] = []
+
+    def drain_clients(rested: bool) -> int:
+        looks.append(rested)
+        world.now += TURN_SECONDS / 2
+        return 1  # and leaves it there
+
+    with peer_socket("127.0.0.1") as peer:
+        world.sockets.watch_clients(endpoint, drain_clients)
+        peer.sendto(b"more", endpoint.getsockname())
+        select.select([world.sockets], [], [], PATIENCE_SECONDS)
+        world.sockets.drain()
+    assert looks == [False, True]
+    world.sockets.close_all()
+
+
+class RestsAlways(Moderation):
+    """Rests after each look."""
+
+    def __init__(self) -> None:
+        super().__init__(1.0)
+
+    def rest(self, taken: int, now: float) -> bool:
+        return True

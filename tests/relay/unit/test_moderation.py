@@ -1,0 +1,81 @@
+"""When the relay's thread rests: while datagrams come fast enough to gather, and not too fast."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.transports.moderation import Moderation
+
+REST = 0.00025
+DATAGRAM_SECONDS = 8e-6  # what one costs
+
+
+class Times:
+    """A moderation at a steady rate, and how often it rested."""
+
+    def __init__(self, seconds: float = REST) -> None:
+        self.now = 1000.0
+        self.rests = 0
+        self.moderation = Moderation(seconds, self._sleep)
+
+    def _sleep(self, seconds: float) -> None:
+        assert seconds == self.moderation.seconds
+        self.rests += 1
+        self.now += seconds
+
+    def look(self, taken: int, elapsed: float) -> bool:
+        self.now += elapsed
+        return self.moderation.rest(taken, self.now)
+
+    def looks(self, rate: float, count: int) -> int:
+        """Look as often, each time once a datagram is there; how often it rested."""
+        before, waiting = self.rests, 0.0
+        for _ in range(count):
+            began = self.now
+            idle = max(0.0, (1 - waiting) / rate)
+            taken = round(waiting + idle * rate)
+            self.look(taken, idle)
+            self.now += taken * DATAGRAM_SECONDS
+            waiting += (self.now - began) * rate - taken
+        return self.rests - before
+
+
+@pytest.mark.parametrize(
+    ("rate", "rests"), [(1_000, False), (8_000, False), (20_000, True), (40_000, True)]
+)
+def test_thread_rests_where_several_datagrams_gather(rate: float, rests: bool) -> None:
+    times = Times()
+    times.looks(rate, 1000)
+    found = times.looks(rate, 100)
+    assert found >= 95 if rests else found == 0
+
+
+def test_thread_does_not_rest_where_it_is_busy_anyway() -> None:
+    times = Times()
+    times.looks(100_000, 2000)
+    assert times.looks(100_000, 100) == 0
+
+
+def test_burst_after_silence_is_no_reason_to_rest() -> None:
+    times = Times()
+    for _ in range(100):  # a picture of one call: ten datagrams in a row, every 33 ms
+        for gap in (0.033, *[0.00003] * 9):
+            assert not times.look(1, gap)
+
+
+def test_requests_are_no_reason_to_rest() -> None:
+    times = Times()
+    times.looks(20_000, 1000)
+    assert not times.look(0, 0.00005)
+
+
+def test_load_that_ends_lets_the_thread_wait_for_what_comes() -> None:
+    times = Times()
+    times.looks(20_000, 1000)
+    times.look(1, 0.1)
+    assert not times.look(1, 0.001)
+
+
+def test_no_rest_where_it_is_switched_off() -> None:
+    times = Times(0.0)
+    assert times.looks(20_000, 1000) == 0
