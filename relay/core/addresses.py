@@ -12,6 +12,7 @@ plain `(host, port)` tuple that the socket calls use where data is moved: no obj
 from __future__ import annotations
 
 from ipaddress import ip_address
+from struct import Struct
 from typing import NamedTuple, TypeAlias
 
 from relay.core.errors import MalformedMessageError
@@ -20,6 +21,9 @@ FAMILY_IPV4 = 0x01
 FAMILY_IPV6 = 0x02
 MAGIC_COOKIE = b"\x21\x12\xa4\x42"
 MAGIC_COOKIE_HIGH = 0x2112
+_MAGIC_COOKIE_NUMBER = int.from_bytes(MAGIC_COOKIE, "big")
+_HEAD = Struct("!BBH")  # zero, family, port
+_XOR_IPV4 = Struct("!BBHI")
 SPOOFABLE_TRANSPORT = "udp"  # who sends may name any address as his own
 
 SockAddress: TypeAlias = tuple[str, int]
@@ -92,10 +96,14 @@ def xor_address_encode(address: SockAddress, transaction_id: bytes) -> bytes:
     Returns:
         8 bytes for IPv4, 20 for IPv6.
     """
-    packed = _sockaddr_pack(address[0])
-    family = FAMILY_IPV4 if len(packed) == 4 else FAMILY_IPV6
-    port = (address[1] ^ MAGIC_COOKIE_HIGH).to_bytes(2, "big")
-    return bytes((0, family)) + port + _xor(packed, transaction_id)
+    host, port = address
+    if ":" in host:
+        packed = _xor(host_pack(host), transaction_id)
+        return _HEAD.pack(0, FAMILY_IPV6, port ^ MAGIC_COOKIE_HIGH) + packed
+    # What a socket said is not validated: 3 us faster.
+    a, b, c, d = host.split(".")
+    number = int(a) << 24 | int(b) << 16 | int(c) << 8 | int(d)
+    return _XOR_IPV4.pack(0, FAMILY_IPV4, port ^ MAGIC_COOKIE_HIGH, number ^ _MAGIC_COOKIE_NUMBER)
 
 
 def xor_address_decode(value: bytes, transaction_id: bytes) -> PeerAddress:
@@ -111,11 +119,6 @@ def xor_address_decode(value: bytes, transaction_id: bytes) -> PeerAddress:
     else:
         raise MalformedMessageError("address attribute with a family and length that do not match")
     return PeerAddress(packed, int.from_bytes(value[2:4], "big") ^ MAGIC_COOKIE_HIGH)
-
-
-def _sockaddr_pack(host: str) -> bytes:
-    """As `host_pack`, for what a socket said: 2 us faster where it is IPv4, and not validated."""
-    return host_pack(host) if ":" in host else bytes(map(int, host.split(".")))
 
 
 def _xor(packed: bytes, transaction_id: bytes) -> bytes:

@@ -32,11 +32,10 @@ from relay.core.integrity import (
     SHA256,
     IntegrityKey,
     LongTermKeys,
-    long_term_key_derive,
     long_term_keys_derive,
     userhash,
 )
-from relay.core.nonce import nonce_is_fresh, nonce_is_ours, nonce_offers_algorithms
+from relay.core.nonce import nonce_is_fresh, nonce_made_at, nonce_offers_algorithms
 from relay.core.settings import TurnSettings
 from relay.core.stun import StunMessage
 from relay.core.third_party import token_judge
@@ -168,14 +167,15 @@ def authenticate(
     if algorithm is None:
         return Refused(BAD_REQUEST)
     judged = _judge(message, username, algorithm, holder, entitlements, settings, unix_now)
-    if not nonce_is_ours(settings.nonce_keys, client, nonce):
+    made_at = nonce_made_at(settings.nonce_keys, client, nonce)
+    if made_at is None:
         # Whoever sent this may not be at that address: nothing is written down about it.
         if isinstance(judged, Refused):
             return Refused(UNAUTHENTICATED)
         return _stale(judged, NONCE_OF_OTHERS, address_is_proven=False)
-    if isinstance(judged, Refused) or nonce_is_fresh(
-        nonce, unix_now, settings.nonce_lifetime_seconds
-    ):
+    if isinstance(judged, Refused):
+        return judged
+    if nonce_is_fresh(made_at, unix_now, settings.nonce_lifetime_seconds):
         return judged
     return _stale(judged, NONCE_TOO_OLD, address_is_proven=True)
 
@@ -251,10 +251,9 @@ def _judge(
         )
     if holder is not None and holder.name == username:
         return _judge_holder(message, holder, algorithm)
-    passwords = [password_derive(secret, username) for secret in settings.secrets]
-    found = _matching_password(message, username, passwords, algorithm, settings)
+    keys = _matching_keys(message, username, algorithm, settings)
     parsed = username_parse(username)
-    if found is None or parsed is None:
+    if keys is None or parsed is None:
         unknown = parsed is None
         return _failure(
             AuthenticationOutcome.UNKNOWN_USER if unknown else AuthenticationOutcome.WRONG_PASSWORD
@@ -262,8 +261,7 @@ def _judge(
     outcome = _outcome(parsed, entitlements, settings, unix_now)
     if outcome is not AuthenticationOutcome.ACCEPTED:
         return _failure(outcome, parsed.project, username)
-    password, key = found
-    keys = long_term_keys_derive(username, settings.realm, password)
+    key = stun.answer_key(message, keys.of(algorithm))
     return Accepted(username, parsed.project, keys, key)
 
 
@@ -328,17 +326,14 @@ def _outcome(
     return AuthenticationOutcome.ACCEPTED
 
 
-def _matching_password(
-    message: StunMessage,
-    username: str,
-    passwords: list[str],
-    algorithm: int,
-    settings: TurnSettings,
-) -> tuple[str, IntegrityKey] | None:
-    """The password whose key covers the message; every one is tried, whichever it is."""
+def _matching_keys(
+    message: StunMessage, username: str, algorithm: int, settings: TurnSettings
+) -> LongTermKeys | None:
+    """The keys of the secret that covers the message; every one is tried, whichever it is."""
     found = None
-    for password in passwords:
-        key = long_term_key_derive(username, settings.realm, password, algorithm)
-        if message.integrity_verify(key):
-            found = password, stun.answer_key(message, key)
+    for secret in settings.secrets:
+        password = password_derive(secret, username)
+        keys = long_term_keys_derive(username, settings.realm, password)
+        if message.integrity_verify(keys.of(algorithm)):
+            found = keys
     return found

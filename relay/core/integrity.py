@@ -55,29 +55,20 @@ class IntegrityKey(NamedTuple):
     kind: IntegrityKind = SHA1_INTEGRITY
 
 
-def long_term_key_derive(username: str, realm: str, password: str, algorithm: int = MD5) -> bytes:
-    """The hash of username ":" realm ":" password (RFC 8489 section 9.2.2).
+def long_term_keys_derive(username: str, realm: str, password: str) -> LongTermKeys:
+    """The hashes of username ":" realm ":" password (RFC 8489 section 9.2.2).
 
     Args:
         username: as sent.
         realm: of the server.
         password: made by the relay itself, in ASCII.
-        algorithm: MD5 or SHA256.
 
     Returns:
-        16 or 32 bytes.
+        16 bytes for MD5, 32 for SHA-256.
     """
     text = f"{username}:{realm}:{password}".encode()
-    if algorithm == SHA256:
-        return hashlib.sha256(text).digest()
-    return hashlib.md5(text, usedforsecurity=False).digest()
-
-
-def long_term_keys_derive(username: str, realm: str, password: str) -> LongTermKeys:
-    """The keys that `long_term_key_derive` makes of a password, one for each algorithm."""
-    return LongTermKeys(
-        *(long_term_key_derive(username, realm, password, number) for number in (MD5, SHA256))
-    )
+    md5 = hashlib.md5(text, usedforsecurity=False).digest()
+    return LongTermKeys(md5, hashlib.sha256(text).digest())
 
 
 def userhash(username: str, realm: str) -> bytes:
@@ -85,9 +76,9 @@ def userhash(username: str, realm: str) -> bytes:
     return hashlib.sha256(f"{username}:{realm}".encode()).digest()
 
 
-def message_integrity(key: IntegrityKey, covered: bytes) -> bytes:
+def message_integrity(key: bytes, kind: IntegrityKind, covered: bytes) -> bytes:
     """The HMAC over `covered`: the message up to the attribute, its length already set."""
-    return hmac.digest(key.key, covered, key.kind.digest)
+    return hmac.digest(key, covered, kind.digest)
 
 
 def fingerprint(covered: bytes) -> bytes:

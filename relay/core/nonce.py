@@ -47,24 +47,28 @@ def nonce_make(key: bytes, client: SockAddress, now: float, features: int | None
     return prefix + urlsafe_b64encode(time + _mac(key, prefix, time, client)).rstrip(b"=")
 
 
-def nonce_is_ours(keys: Sequence[bytes], client: SockAddress, nonce: bytes) -> bool:
-    """Whether one of `keys` made this nonce for `client`, at whatever time."""
-    parts = _parts(nonce)
-    if parts is None:
-        return False
-    prefix, time, mac = parts
-    return any(hmac.compare_digest(_mac(key, prefix, time, client), mac) for key in keys)
+def nonce_made_at(keys: Sequence[bytes], client: SockAddress, nonce: bytes) -> int | None:
+    """When one of `keys` made this nonce for `client`.
 
-
-def nonce_is_fresh(nonce: bytes, now: float, lifetime_seconds: float) -> bool:
-    """Whether a nonce that is ours was made within the last `lifetime_seconds`.
-
-    When it was made is known to 64 seconds: it ends by so much too early, and never too late.
+    Returns:
+        Unix seconds, at the earliest (they are known to 64), modulo the 48 days that 16 bits hold;
+        None where the nonce is not ours.
     """
     parts = _parts(nonce)
     if parts is None:
-        return False
-    made_at = int.from_bytes(parts[1], "big") * UNIT_SECONDS  # at the earliest
+        return None
+    prefix, time, mac = parts
+    for key in keys:
+        if hmac.compare_digest(_mac(key, prefix, time, client), mac):
+            return int.from_bytes(time, "big") * UNIT_SECONDS
+    return None
+
+
+def nonce_is_fresh(made_at: int, now: float, lifetime_seconds: float) -> bool:
+    """Whether a nonce that was made then (`nonce_made_at`) is still good.
+
+    It ends up to 64 seconds too early, and never too late.
+    """
     return (int(now) - made_at) % (_TIME_MODULUS * UNIT_SECONDS) <= lifetime_seconds
 
 

@@ -112,7 +112,7 @@ class StunMessage:
         # The length field counts up to the end of the integrity attribute (section 14.5).
         length = offset + ATTRIBUTE_HEADER_LENGTH + kind.length - HEADER_LENGTH
         covered = self._raw[:2] + length.to_bytes(2, "big") + self._raw[4:offset]
-        expected = message_integrity(IntegrityKey(key, kind), covered)
+        expected = message_integrity(key, kind, covered)
         return hmac.compare_digest(expected, self.values[kind.attribute])
 
     def unknown_required(self, understood: Container[int] = attributes.UNDERSTOOD) -> list[int]:
@@ -249,16 +249,18 @@ def stun_encode(
         length = len(value)
         parts += (_ATTRIBUTE.pack(kind, length), value, _PADDING[length & 3])
     body = b"".join(parts)
+    length = len(body)
     if key is not None:
-        length = len(body) + ATTRIBUTE_HEADER_LENGTH + key.kind.length
+        secret, kind = key
+        length += ATTRIBUTE_HEADER_LENGTH + kind.length
         covered = _HEADER.pack(message_type, length, MAGIC_COOKIE, transaction_id) + body
-        body += _ATTRIBUTE.pack(key.kind.attribute, key.kind.length)
-        body += message_integrity(key, covered)
+        integrity = message_integrity(secret, kind, covered)
+        body += _ATTRIBUTE.pack(kind.attribute, kind.length) + integrity
     if fingerprinted:
-        length = len(body) + FINGERPRINT_LENGTH
+        length += FINGERPRINT_LENGTH
         covered = _HEADER.pack(message_type, length, MAGIC_COOKIE, transaction_id) + body
-        body += _ATTRIBUTE.pack(attributes.FINGERPRINT, 4) + fingerprint(covered)
-    return _HEADER.pack(message_type, len(body), MAGIC_COOKIE, transaction_id) + body
+        return covered + _ATTRIBUTE.pack(attributes.FINGERPRINT, 4) + fingerprint(covered)
+    return _HEADER.pack(message_type, length, MAGIC_COOKIE, transaction_id) + body
 
 
 def stun_answer(
@@ -283,8 +285,8 @@ def answer_key(request: StunMessage, key: bytes) -> IntegrityKey:
     The algorithms say it that the request names, not the integrity attribute that it has: without
     them it is MESSAGE-INTEGRITY.
     """
-    named = attributes.PASSWORD_ALGORITHMS, attributes.PASSWORD_ALGORITHM
-    is_modern = any(kind in request.values for kind in named)
+    values = request.values
+    is_modern = attributes.PASSWORD_ALGORITHM in values or attributes.PASSWORD_ALGORITHMS in values
     return IntegrityKey(key, SHA256_INTEGRITY if is_modern else SHA1_INTEGRITY)
 
 

@@ -7,7 +7,7 @@ import pytest
 from relay.core import attributes, stun
 from relay.core.addresses import xor_address_decode
 from relay.core.errors import MalformedMessageError
-from relay.core.integrity import IntegrityKey, long_term_key_derive
+from relay.core.integrity import IntegrityKey, long_term_keys_derive
 from relay.core.stun import stun_decode, stun_encode
 
 SHORT_TERM_PASSWORD = b"VOkJxbRl1RmTxUk/WvJxBt"
@@ -69,13 +69,13 @@ def test_request_with_long_term_credential() -> None:
     realm = message.values[attributes.REALM].decode()
     assert username == "\u30de\u30c8\u30ea\u30c3\u30af\u30b9"
     assert message.values[attributes.NONCE] == b"f//499k954d6OL34oL9FSTvy64sA"
-    assert message.integrity_verify(long_term_key_derive(username, realm, "TheMatrIX"))
+    assert message.integrity_verify(long_term_keys_derive(username, realm, "TheMatrIX").md5)
 
 
 def test_request_with_long_term_credential_is_encoded_to_the_same_bytes() -> None:
     message = stun_decode(LONG_TERM_REQUEST)
     kinds = attributes.USERNAME, attributes.NONCE, attributes.REALM
-    key = long_term_key_derive("\u30de\u30c8\u30ea\u30c3\u30af\u30b9", "example.org", "TheMatrIX")
+    key = long_term_keys_derive("\u30de\u30c8\u30ea\u30c3\u30af\u30b9", "example.org", "TheMatrIX").md5
     encoded = stun_encode(
         stun.BINDING,
         message.transaction_id,

@@ -7,7 +7,7 @@ from relay.core.integrity import (
     SHA256,
     SHA256_INTEGRITY,
     IntegrityKey,
-    long_term_key_derive,
+    long_term_keys_derive,
     userhash,
 )
 from relay.core.stun import stun_decode, stun_encode
@@ -29,8 +29,8 @@ def test_request_with_userhash_and_sha256_integrity_is_read_and_verified() -> No
     message = stun_decode(REQUEST)
     assert message.values[attributes.USERHASH] == userhash(USERNAME, REALM)
     assert message.integrity is SHA256_INTEGRITY
-    assert message.integrity_verify(long_term_key_derive(USERNAME, REALM, "TheMatrIX", SHA256))
-    assert not message.integrity_verify(long_term_key_derive(USERNAME, REALM, "TheMatrIX"))
+    assert message.integrity_verify(long_term_keys_derive(USERNAME, REALM, "TheMatrIX").sha256)
+    assert not message.integrity_verify(long_term_keys_derive(USERNAME, REALM, "TheMatrIX").md5)
 
 
 def test_request_is_encoded_to_the_same_bytes() -> None:
@@ -39,7 +39,7 @@ def test_request_is_encoded_to_the_same_bytes() -> None:
         *(attributes.USERHASH, attributes.NONCE, attributes.REALM),
         attributes.PASSWORD_ALGORITHM,
     )
-    key = long_term_key_derive(USERNAME, REALM, "TheMatrIX", SHA256)
+    key = long_term_keys_derive(USERNAME, REALM, "TheMatrIX").sha256
     encoded = stun_encode(
         stun.BINDING,
         message.transaction_id,
@@ -50,5 +50,5 @@ def test_request_is_encoded_to_the_same_bytes() -> None:
 
 
 def test_key_is_that_of_the_example() -> None:
-    key = long_term_key_derive("user", "realm", "pass")
+    key = long_term_keys_derive("user", "realm", "pass").md5
     assert key.hex() == "8493fbc53ba582fb4c044c456bdc40eb"
