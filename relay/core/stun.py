@@ -52,6 +52,7 @@ CONNECTION_BIND = 0x00B
 CONNECTION_ATTEMPT = 0x00C
 
 INTEGRITY_KINDS = {kind.attribute: kind for kind in (SHA1_INTEGRITY, SHA256_INTEGRITY)}
+_COVERING = INTEGRITY_KINDS.keys() | {attributes.FINGERPRINT}
 TRUNCATED_LENGTHS = range(16, SHA256_INTEGRITY.length, 4)
 
 _HEADER = Struct("!HH4s12s")
@@ -98,10 +99,9 @@ class StunMessage:
         self.method = message_type & ~CLASS_MASK
         self.transaction_id = transaction_id
         self.values = values
-        self.integrity: IntegrityKind | None = integrity[0] if integrity else None
         # What the integrity covers ends here, and what counts ends there: before the first of two.
-        self._covered = integrity[1] if integrity else len(raw)
-        self._counted = integrity[2] if integrity else len(raw)
+        self.integrity: IntegrityKind | None
+        self.integrity, self._covered, self._counted = integrity or (None, len(raw), len(raw))
         self.fingerprinted = attributes.FINGERPRINT in values
 
     def integrity_verify(self, key: bytes) -> bool:
@@ -178,25 +178,28 @@ def _attributes_decode(
     """The values that count, and which attribute covers what: its offset, and the first one's."""
     values: dict[int, bytes] = {}
     integrity: tuple[IntegrityKind, int, int] | None = None
-    offset = HEADER_LENGTH
-    end = len(datagram)
+    unpack, offset, end = _ATTRIBUTE.unpack_from, HEADER_LENGTH, len(datagram)
     while offset < end:
-        kind, length = _ATTRIBUTE.unpack_from(datagram, offset)
+        kind, length = unpack(datagram, offset)
         value_offset = offset + ATTRIBUTE_HEADER_LENGTH
         next_offset = value_offset + (length + 3 & ~3)
         if next_offset > end:
             raise MalformedMessageError("attribute runs past the end of the message")
-        if kind == attributes.FINGERPRINT:
-            value = datagram[value_offset : value_offset + length]
-            _fingerprint_check(datagram, offset, value)
+        value = datagram[value_offset : value_offset + length]
+        if kind in _COVERING:
+            if kind == attributes.FINGERPRINT:
+                _fingerprint_check(datagram, offset, value)
+                values[kind] = value
+            elif integrity is None:
+                integrity = _integrity_kind(kind, length), offset, offset
+                values[kind] = value
+            elif kind == attributes.MESSAGE_INTEGRITY_SHA256 and kind not in values:
+                integrity = _integrity_kind(kind, length), offset, integrity[2]
+                values[kind] = value
+        # Of a duplicated attribute the first counts (section 14); what stands after an integrity
+        # attribute is ignored (section 9).
+        elif integrity is None and kind not in values:
             values[kind] = value
-        elif integrity is None or kind == attributes.MESSAGE_INTEGRITY_SHA256:
-            # What else stands after an integrity attribute is ignored (section 9).
-            if kind in INTEGRITY_KINDS and (integrity is None or integrity[0].attribute != kind):
-                counted = offset if integrity is None else integrity[2]
-                integrity = _integrity_kind(kind, length), offset, counted
-            if kind not in values:  # of a duplicated attribute the first counts (section 14)
-                values[kind] = datagram[value_offset : value_offset + length]
         offset = next_offset
     return values, integrity
 
@@ -244,11 +247,10 @@ def stun_encode(
         key: the key, and which integrity attribute to make.
         fingerprinted: whether a FINGERPRINT ends the message.
     """
-    parts: list[bytes] = []
-    for kind, value in values:
-        length = len(value)
-        parts += (_ATTRIBUTE.pack(kind, length), value, _PADDING[length & 3])
-    body = b"".join(parts)
+    pack = _ATTRIBUTE.pack
+    body = b"".join(
+        [pack(kind, len(value)) + value + _PADDING[len(value) & 3] for kind, value in values]
+    )
     length = len(body)
     if key is not None:
         secret, kind = key

@@ -87,12 +87,13 @@ class Tally:
 
     def responded(self, datagram: bytes) -> None:
         """Count a message to a client where it is a response; what is not goes by."""
-        if not datagram[0] & 1:  # an indication
+        first, second = datagram[0], datagram[1]
+        if not first & 1:  # an indication
             return
-        method = (datagram[0] << 8 | datagram[1]) & _METHOD_BITS
-        if datagram[1] & _CLASS_BIT:
-            hundreds, rest = datagram[_ERROR_CODE_AT : _ERROR_CODE_AT + 2]
-            self.errors[method, hundreds * 100 + rest] += 1
+        method = (first << 8 | second) & _METHOD_BITS
+        if second & _CLASS_BIT:
+            code = datagram[_ERROR_CODE_AT] * 100 + datagram[_ERROR_CODE_AT + 1]
+            self.errors[method, code] += 1
         else:
             self.successes[method] += 1
 
