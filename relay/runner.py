@@ -29,6 +29,7 @@ from relay.core.effects import (
     AllocationMoved,
     AllocationStarted,
     Authenticated,
+    AuthenticationOutcome,
     BindConnection,
     CloseConnection,
     CloseRelayed,
@@ -355,6 +356,7 @@ class Runner:
     def _allocation_started(self, effect: AllocationStarted) -> None:
         self._meter.session_started(effect.allocation, self._clock.unix())
         self._tally.allocation_started(effect.allocation)
+        self._tally.authenticated(AuthenticationOutcome.ACCEPTED)
 
     def _allocation_moved(self, effect: AllocationMoved) -> None:
         self._tally.allocation_moved(effect.allocation, effect.previous)

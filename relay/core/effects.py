@@ -84,7 +84,7 @@ class CloseConnection:
 
 @dataclass(slots=True)
 class AllocationStarted:
-    """An allocation lives."""
+    """An allocation lives, so its user was accepted."""
 
     allocation: Allocation
 
@@ -106,7 +106,7 @@ class AllocationEnded:
 
 @dataclass(slots=True)
 class Authenticated:
-    """An authentication event for the connection log."""
+    """An authentication event for the connection log, where no allocation began with it."""
 
     five_tuple: FiveTuple
     outcome: AuthenticationOutcome

@@ -29,7 +29,6 @@ from relay.core.control import Control
 from relay.core.effects import (
     AllocationEnded,
     Authenticated,
-    AuthenticationOutcome,
     CloseRelayed,
     Effect,
     SendToClient,
@@ -43,7 +42,7 @@ from relay.core.nonce import FEATURE_PASSWORD_ALGORITHMS, FEATURE_USERNAME_ANONY
 from relay.core.replacement import Enforcement, settings_replace
 from relay.core.requests import tcp
 from relay.core.requests.binding import binding, error_answer, unknown_attributes
-from relay.core.requests.exchange import Exchange, RequestRefusedError
+from relay.core.requests.exchange import Exchange, RequestRefusedError, acceptance
 from relay.core.requests.indications import data_indication, icmp_value
 from relay.core.requests.methods import methods_of
 from relay.core.requests.mobility import (
@@ -361,20 +360,22 @@ class TurnServer:
         judged = self._authenticate(message, five_tuple, allocation, now)
         if isinstance(judged, Refused):
             return self._refuse_unauthenticated(message, length, five_tuple, judged, now)
-        effects = self._event_of_acceptance(message, five_tuple, judged, allocation)
+        effects: list[Effect] = []
         if allocation is not None and not is_move_asked(message):
-            effects += self._moved(allocation, five_tuple, judged)
+            effects = self._moved(allocation, five_tuple, judged)
+        exchange = Exchange(message, length, five_tuple, judged, allocation, now)
         unknown = message.unknown_required(self._understood)
         if unknown:
-            return [*effects, unknown_attributes(message, five_tuple, unknown, judged.key)]
-        exchange = Exchange(message, length, five_tuple, judged, allocation, now)
+            refusal = unknown_attributes(message, five_tuple, unknown, judged.key)
+            return [*effects, *acceptance(exchange), refusal]
         try:
             effects += handler(self.table, exchange)
         except RequestRefusedError as refused:
             self.guard.note(
                 message.method, refused.code, judged.owner, judged.username, refused.rule, now
             )
-            return [*effects, error_answer(message, five_tuple, refused.code, [], judged.key)]
+            refusal = error_answer(message, five_tuple, refused.code, [], judged.key)
+            return [*effects, *acceptance(exchange), refusal]
         if allocation is not None:
             allocation.client_received_bytes += length
         return effects
@@ -423,17 +424,6 @@ class TurnServer:
         """Data came on a five-tuple without an allocation: one may be about to move there."""
         allocation = self.table.moving.get(five_tuple)
         return [] if allocation is None else [move_finish(self.table, allocation)]
-
-    def _event_of_acceptance(
-        self,
-        message: StunMessage,
-        five_tuple: FiveTuple,
-        user: Accepted,
-        allocation: Allocation | None,
-    ) -> list[Effect]:
-        if message.method != stun.ALLOCATE or allocation is not None:
-            return []
-        return [Authenticated(five_tuple, AuthenticationOutcome.ACCEPTED, user.owner)]
 
     def _peer_note(self, allocation: Allocation, channel: Channel) -> bool:
         """Write a channel's peer down at its first data; False where there were too many."""

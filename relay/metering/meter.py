@@ -123,6 +123,7 @@ class Meter:
     def session_started(self, allocation: Metered, now: float) -> None:
         """Begin to meter an allocation; `now` in unix seconds, as everywhere here."""
         self._accounts[allocation.id] = _Account(allocation, now)
+        self._authentications += 1
         address, port = allocation.client
         self._journal.append(
             SessionRecord(
@@ -134,6 +135,7 @@ class Meter:
                 client_address=address,
                 client_port=port,
                 transport=allocation.transport,
+                authentication=self._authentications,
             )
         )
 
@@ -191,7 +193,7 @@ class Meter:
         outcome: str,
         project: str | None,
     ) -> None:
-        """Write down that somebody proved who he is, or failed to.
+        """Write down that somebody proved who he is, or failed to, and no session began with it.
 
         Args:
             now: unix seconds.

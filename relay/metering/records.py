@@ -1,7 +1,7 @@
 """What the relay writes down: one JSON object per line of the journal.
 
     {"record":"session", "node", "boot", "allocation", "started_at", "project",
-     "client_address", "client_port", "transport"}
+     "client_address", "client_port", "transport", "authentication"}
     {"record":"usage", "node", "boot", "allocation", "sequence", "project", "session_started_at",
      "interval_started_at", "interval_ended_at",
      "client_received", "client_sent", "peer_received", "peer_sent",        bytes of the interval
@@ -15,7 +15,8 @@
 
 A session is known by (node, boot, allocation), a usage record by that and its sequence, which
 counts 1, 2, 3 ... per allocation, a move to another address of the client by that and its number,
-which counts likewise, an authentication event by (node, boot, number). Times are unix seconds with
+which counts likewise, an authentication event by (node, boot, number). A session begins with an
+authentication: its record stands for that event too, whose number it names. Times are unix seconds with
 microseconds. Counters are bytes: on the client's side with STUN and ChannelData framing, on the
 peers' side data only; received and sent are the relay's view.
 
@@ -35,6 +36,7 @@ from typing import Any, Final, NamedTuple
 TRANSPORTS: Final = frozenset({"udp", "tcp", "tls", "dtls"})
 COUNT_MAX: Final = 2**53 - 1  # what every JSON reader holds exactly: 9 petabytes
 PORT_MAX: Final = 65535
+ACCEPTED: Final = "accepted"
 SECONDS_MAX: Final = 253_402_300_799.0  # the end of the year 9999
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -46,7 +48,7 @@ class RecordError(ValueError):
 
 
 class SessionRecord(NamedTuple):
-    """An allocation began."""
+    """An allocation began: its user was accepted, which is the event `authentication`."""
 
     node: str
     boot: str
@@ -56,6 +58,22 @@ class SessionRecord(NamedTuple):
     client_address: str
     client_port: int
     transport: str
+    authentication: int
+
+    @property
+    def event(self) -> AuthenticationRecord:
+        """The authentication that it began with."""
+        return AuthenticationRecord(
+            node=self.node,
+            boot=self.boot,
+            number=self.authentication,
+            occurred_at=self.started_at,
+            project=self.project,
+            client_address=self.client_address,
+            client_port=self.client_port,
+            transport=self.transport,
+            outcome=ACCEPTED,
+        )
 
 
 class UsageRecord(NamedTuple):
@@ -122,7 +140,8 @@ def record_encode(record: Record) -> bytes:
             f'{{"record":"session","node":{quote(record.node)},"boot":{quote(record.boot)}'
             f',"allocation":{record.allocation},"started_at":{record.started_at:.6f}'
             f',"project":{quote(record.project)},"client_address":{quote(record.client_address)}'
-            f',"client_port":{record.client_port},"transport":{quote(record.transport)}}}\n'
+            f',"client_port":{record.client_port},"transport":{quote(record.transport)}'
+            f',"authentication":{record.authentication}}}\n'
         ).encode()
     if isinstance(record, MoveRecord):
         return (
@@ -299,6 +318,7 @@ _SESSION: Final = {
     "client_address": _address,
     "client_port": _port,
     "transport": _transport,
+    "authentication": _sequence,
 }
 _USAGE: Final = {
     "node": _name,

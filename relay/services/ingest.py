@@ -166,6 +166,9 @@ class _Batch:
             self.refuse(record, QuarantineReason.PAST)
         else:
             self._keep_first(self._first(record), record)
+            if isinstance(record, SessionRecord):
+                event = record.event
+                self._keep_first(self._first(event), event)
 
     def _first(self, record: Record) -> Record:
         """The record of this batch that had this one's key first."""

@@ -396,7 +396,7 @@ def _usage_row(record: UsageRecord, projects: Mapping[str, int]) -> tuple[Any, .
 
 
 def _session_row(record: SessionRecord, projects: Mapping[str, int]) -> tuple[Any, ...]:
-    return (*record[:4], projects[record.project], *record[5:])
+    return (*record[:4], projects[record.project], *record[5:8])
 
 
 def _event_row(record: AuthenticationRecord, projects: Mapping[str, int]) -> tuple[Any, ...]:

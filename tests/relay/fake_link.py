@@ -112,7 +112,7 @@ class World:
             ConnectPeer: lambda effect: self.connecting.append(effect.connection),
             BindConnection: lambda effect: self.bound.append((effect.connection, effect.client)),
             CloseConnection: lambda effect: self.closed.append(effect.connection),
-            AllocationStarted: lambda effect: self.started.append(effect.allocation),
+            AllocationStarted: lambda effect: self.handle_started(effect.allocation),
             AllocationMoved: lambda effect: self.moved.append(effect.previous.client),
             AllocationEnded: self.handle_ended,
             Authenticated: lambda effect: self.events.append(
@@ -143,6 +143,10 @@ class World:
         self.send_to_peer(effect.allocation, effect.data, effect.peer)
         if effect.dont_fragment:
             self.unfragmented.append(effect.data)
+
+    def handle_started(self, allocation: Allocation) -> None:
+        self.started.append(allocation)
+        self.events.append(("accepted", allocation.owner))
 
     def handle_ended(self, effect: AllocationEnded) -> None:
         self.ended.append(effect.allocation)

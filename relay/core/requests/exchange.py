@@ -8,7 +8,7 @@ from relay.core import attributes, stun
 from relay.core.addresses import FiveTuple, PeerAddress, xor_address_decode
 from relay.core.allocation import Allocation
 from relay.core.authentication import Accepted
-from relay.core.effects import SendToClient
+from relay.core.effects import Authenticated, AuthenticationOutcome, Effect, SendToClient
 from relay.core.error_codes import (
     ALLOCATION_MISMATCH,
     BAD_REQUEST,
@@ -44,6 +44,17 @@ class Exchange:
     user: Accepted
     allocation: Allocation | None
     now: float
+
+
+def acceptance(exchange: Exchange) -> list[Effect]:
+    """What the connection log is told of a request that was refused though its user was not.
+
+    Of one that began an allocation `AllocationStarted` says as much.
+    """
+    if exchange.message.method != stun.ALLOCATE or exchange.allocation is not None:
+        return []
+    outcome = AuthenticationOutcome.ACCEPTED
+    return [Authenticated(exchange.five_tuple, outcome, exchange.user.owner)]
 
 
 def allocation_of(exchange: Exchange) -> Allocation:

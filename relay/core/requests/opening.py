@@ -21,7 +21,7 @@ from relay.core.requests.allocate import (
     port_give_back,
     retransmitted_allocate,
 )
-from relay.core.requests.exchange import Exchange
+from relay.core.requests.exchange import Exchange, acceptance
 from relay.core.stun import error_code_encode
 from relay.core.tables import AllocationTable
 
@@ -79,7 +79,7 @@ class Openings:
             self._table.entitlements.release(allocation)
             owner, username, fault = allocation.owner, allocation.username, opening.fault
             self._guard.note(stun.ALLOCATE, INSUFFICIENT_CAPACITY, owner, username, fault, now)
-            return [_refusal(opening)]
+            return [*acceptance(opening.exchange), _refusal(opening)]
         allocation.answer = _answer(self._table, opening, now)
         self._table.enter(allocation)
         return [

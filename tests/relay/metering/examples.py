@@ -65,9 +65,6 @@ def call(
     journal = Gathered()
     meter = Meter(journal, node="node-1", boot=boot or f"boot{allocation}")
     made = Allocation(id=allocation, owner=project)
-    meter.authentication(
-        now=starts_at, client=made.client, transport="udp", outcome="accepted", project=project
-    )
     meter.session_started(made, starts_at)
     made.peers_unreported.append(("198.51.100.7", 7000))
     for number, address in enumerate(moves, start=1):

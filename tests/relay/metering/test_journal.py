@@ -28,14 +28,14 @@ number = 0
 while True:
     for _ in range(500):
         number += 1
-        journal.append(SessionRecord("n", "b", number, 0.0, "p", "192.0.2.1", 1, "udp"))
+        journal.append(SessionRecord("n", "b", number, 0.0, "p", "192.0.2.1", 1, "udp", 1))
     assert journal.flush()
     print(number, flush=True)
 """
 
 
 def session(number: int) -> SessionRecord:
-    return SessionRecord("n", "b", number, 0.0, "p", "192.0.2.1", 1, "udp")
+    return SessionRecord("n", "b", number, 0.0, "p", "192.0.2.1", 1, "udp", 1)
 
 
 def make(directory: Path, boot: str = "b", **options: int) -> Journal:

@@ -48,7 +48,7 @@ def test_session_is_written_when_it_starts() -> None:
     meter, journal = make()
     meter.session_started(Allocation(), HOUR)
     assert journal == [
-        SessionRecord("node-1", "b00t", 1, HOUR, "prj_abcdefghijkl", "192.0.2.1", 5000, "udp")
+        SessionRecord("node-1", "b00t", 1, HOUR, "prj_abcdefghijkl", "192.0.2.1", 5000, "udp", 1)
     ]
 
 
@@ -169,17 +169,26 @@ def test_clock_set_back_loses_no_byte_and_makes_no_impossible_record() -> None:
     assert [record.client_sent for record in journal.usage()] == [5, 4, 3]
 
 
-def test_authentication_events_are_numbered() -> None:
+def test_authentication_events_are_numbered_those_that_began_a_session_with_them() -> None:
     meter, journal = make()
-    for outcome in ("accepted", "expired"):
+
+    def authentication(outcome: str) -> None:
         meter.authentication(
             now=HOUR, client=("192.0.2.1", 5), transport="udp", outcome=outcome, project=None
         )
-    assert [
-        (record.number, record.outcome)
-        for record in journal
-        if isinstance(record, AuthenticationRecord)
-    ] == [(1, "accepted"), (2, "expired")]
+
+    authentication("expired")
+    meter.session_started(Allocation(), HOUR + 1)
+    authentication("accepted")
+    first, session, last = journal
+    assert isinstance(first, AuthenticationRecord)
+    assert isinstance(session, SessionRecord)
+    assert isinstance(last, AuthenticationRecord)
+    assert (first.number, first.outcome) == (1, "expired")
+    assert session.event == AuthenticationRecord(
+        "node-1", "b00t", 2, HOUR + 1, "prj_abcdefghijkl", "192.0.2.1", 5000, "udp", "accepted"
+    )
+    assert (last.number, last.outcome) == (3, "accepted")
 
 
 @given(

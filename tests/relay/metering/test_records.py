@@ -20,7 +20,7 @@ from relay.metering.records import (
 )
 
 SESSION = SessionRecord(
-    "node-1", "b00t", 7, 1_700_000_000.25, "prj_abcdefghijkl", "192.0.2.1", 5000, "udp"
+    "node-1", "b00t", 7, 1_700_000_000.25, "prj_abcdefghijkl", "192.0.2.1", 5000, "udp", 3
 )
 USAGE = UsageRecord(
     node="node-1",

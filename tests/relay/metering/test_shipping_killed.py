@@ -23,7 +23,8 @@ from accounts.services import project_create
 from mindmore.embedded.postgres import Postgres, postgres_prepare
 from mindmore.processes import spawn
 from relay.metering.journal import Journal
-from relay.models import QuarantinedRecord, Session
+from relay.metering.records import SessionRecord
+from relay.models import AuthenticationEvent, QuarantinedRecord, Session
 from relay.models import UsageRecord as UsageRow
 from relay.services.shipping import journal_ship
 from relay.services.usage import usage_roll_up
@@ -43,7 +44,11 @@ def busy_journal(directory: Path, project: str) -> int:
             records = call(
                 project, boot=boot, allocation=allocation, intervals=4, sent=100 + allocation
             )
-            for record in records[1:]:  # without the event, whose number would be 1 each time
+            session = records[0]
+            assert isinstance(session, SessionRecord)
+            # The calls of one relay have one event each; each of these is told to be its first.
+            records[0] = session._replace(authentication=allocation + 1)
+            for record in records:
                 journal.append(record)
             journal.flush()
             sent += 4 * (104 + allocation)
@@ -102,7 +107,7 @@ def test_shippers_killed_at_any_moment_lose_nothing_and_count_nothing_twice(
     assert last.wait(SECONDS_MAX) == 0
     assert hours() == {project.public_id: sent}
     assert UsageRow.objects.count() == 120 * 5
-    assert Session.objects.count() == 120
+    assert Session.objects.count() == AuthenticationEvent.objects.count() == 120
     assert not Session.objects.filter(ended_at=None).exists()
     assert not QuarantinedRecord.objects.exists()
     assert [path.name for path in tmp_path.iterdir()] == ["node-1-b3"]
@@ -223,4 +228,5 @@ def test_postgresql_killed_at_any_moment_loses_nothing_and_counts_nothing_twice(
     assert database.query("SELECT sum(client_sent_bytes) FROM relay_usagehour") == sent
     assert database.query("SELECT sum(client_sent_bytes) FROM relay_session") == sent
     assert database.query("SELECT count(*) FROM relay_usagerecord") == 120 * 5
+    assert database.query("SELECT count(*) FROM relay_authenticationevent") == 120
     assert database.query("SELECT count(*) FROM relay_quarantinedrecord") == 0
