@@ -101,8 +101,7 @@ def xor_address_encode(address: SockAddress, transaction_id: bytes) -> bytes:
         packed = _xor(host_pack(host), transaction_id)
         return _HEAD.pack(0, FAMILY_IPV6, port ^ MAGIC_COOKIE_HIGH) + packed
     # What a socket said is not validated: 3 us faster.
-    a, b, c, d = host.split(".")
-    number = int(a) << 24 | int(b) << 16 | int(c) << 8 | int(d)
+    number = int.from_bytes(bytes(map(int, host.split("."))), "big")
     return _XOR_IPV4.pack(0, FAMILY_IPV4, port ^ MAGIC_COOKIE_HIGH, number ^ _MAGIC_COOKIE_NUMBER)
 
 

@@ -27,5 +27,7 @@ class AnswerMemory:
 
     def find(self, five_tuple: FiveTuple, transaction_id: bytes, now: float) -> bytes | None:
         """The answer that this request was given before, if it is remembered."""
+        if not self._answers:  # as nearly always
+            return None
         answer, until = self._answers.get((five_tuple, transaction_id), (None, 0.0))
         return answer if until > now else None

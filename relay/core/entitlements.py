@@ -264,14 +264,16 @@ class Entitlements:
     def _apply(self, allocation: Allocation, now: float) -> None:
         limits = self.limits(allocation.owner, allocation.credential)
         parsed = username_parse(allocation.username)
-        end = inf if parsed is None else self.ends_at(parsed)
         on_expiry = limits.on_expiry
         if on_expiry is OnExpiry.KEEP and parsed is not None and self.is_revoked(parsed):
             on_expiry = OnExpiry.CUT
-        allocation.refresh_until = inf if on_expiry is OnExpiry.KEEP else end
-        cut_at = end if on_expiry is OnExpiry.CUT else inf
         # Whatever the project says, nothing outlives its access token (RFC 7635 section 9).
-        end_at = min(cut_at, allocation.token_ends_at)
+        allocation.refresh_until, end_at = inf, allocation.token_ends_at
+        if on_expiry is not OnExpiry.KEEP:
+            end = inf if parsed is None else self.ends_at(parsed)
+            allocation.refresh_until = end
+            if on_expiry is OnExpiry.CUT:
+                end_at = min(end, end_at)
         # Nor is a stream for media only: its bytes have no first one that could be looked at.
         is_barred = limits.media_only and allocation.protocol == TCP_PROTOCOL
         self._cut_set(allocation, 0.0 if is_barred else end_at)

@@ -1,7 +1,7 @@
 """Stateless nonces (RFC 8489 section 9.2): nothing is kept, any node with the key can check one.
 
     "obMatJos2" | features: 4 characters | time: 16 bits, units of 64 s | MAC: 48 bits
-     the nonce cookie, section 9.2         \\______ 11 characters of URL-safe Base64 _________/
+     the nonce cookie, section 9.2         \\______ ____ 11 characters of Base64 ____________/
 
 A nonce is good for one client address and for a time; it survives a restart, and moves across
 nodes that share the key. The MAC is keyed BLAKE2b (RFC 7693). It covers the features too: who takes
@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from base64 import b64encode, urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as Base64Error
+from binascii import a2b_base64, b2a_base64
 from collections.abc import Sequence
 
 from relay.core.addresses import SockAddress
@@ -27,7 +27,8 @@ _TIME_LENGTH = 2
 _MAC_LENGTH = 6
 _TIME_MODULUS = 1 << 8 * _TIME_LENGTH
 _TAIL_LENGTH = 11
-_PREFIX_LENGTH = len(COOKIE) + 4
+_FEATURES_LENGTH = 4
+_PREFIX_LENGTH = len(COOKIE) + _FEATURES_LENGTH
 
 
 def nonce_make(key: bytes, client: SockAddress, now: float, features: int | None) -> bytes:
@@ -42,9 +43,9 @@ def nonce_make(key: bytes, client: SockAddress, now: float, features: int | None
     Returns:
         24 ASCII bytes, or 11.
     """
-    prefix = b"" if features is None else COOKIE + b64encode(features.to_bytes(3, "big"))
+    prefix = b"" if features is None else COOKIE + b2a_base64(features.to_bytes(3, "big"))[:_FEATURES_LENGTH]
     time = (int(now) // UNIT_SECONDS % _TIME_MODULUS).to_bytes(_TIME_LENGTH, "big")
-    return prefix + urlsafe_b64encode(time + _mac(key, prefix, time, client)).rstrip(b"=")
+    return prefix + b2a_base64(time + _mac(key, prefix, time, client))[:_TAIL_LENGTH]
 
 
 def nonce_made_at(keys: Sequence[bytes], client: SockAddress, nonce: bytes) -> int | None:
@@ -82,7 +83,7 @@ def _parts(nonce: bytes) -> tuple[bytes, bytes, bytes] | None:
     if len(prefix) not in (0, _PREFIX_LENGTH):
         return None
     try:
-        raw = urlsafe_b64decode(tail + b"=")
+        raw = a2b_base64(tail + b"=")
     except Base64Error:
         return None
     if len(raw) != _TIME_LENGTH + _MAC_LENGTH:

@@ -88,7 +88,8 @@ class AllocationTable:
 
     def find(self, five_tuple: FiveTuple) -> Allocation | None:
         """The allocation on a five-tuple."""
-        return self.clients(five_tuple.transport, five_tuple.server).get(five_tuple.client)
+        clients = self._by_listener.get((five_tuple.transport, five_tuple.server))
+        return None if clients is None else clients.get(five_tuple.client)
 
     def is_relayed(self, five_tuple: FiveTuple) -> bool:
         """Whether its client is a relayed address of ours; a UDP and a TCP port are two."""

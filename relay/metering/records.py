@@ -16,8 +16,8 @@
 A session is known by (node, boot, allocation), a usage record by that and its sequence, which
 counts 1, 2, 3 ... per allocation, a move to another address of the client by that and its number,
 which counts likewise, an authentication event by (node, boot, number). A session begins with an
-authentication: its record stands for that event too, whose number it names. Times are unix seconds with
-microseconds. Counters are bytes: on the client's side with STUN and ChannelData framing, on the
+authentication: its record stands for that event too, whose number it names. Times are unix
+microseconds here, and unix seconds in the records. Counters are bytes: on the client's side with STUN and ChannelData framing, on the
 peers' side data only; received and sent are the relay's view.
 
 The records are named tuples, not dataclasses: immutable and slotted just the same, and made in
@@ -37,7 +37,8 @@ TRANSPORTS: Final = frozenset({"udp", "tcp", "tls", "dtls"})
 COUNT_MAX: Final = 2**53 - 1  # what every JSON reader holds exactly: 9 petabytes
 PORT_MAX: Final = 65535
 ACCEPTED: Final = "accepted"
-SECONDS_MAX: Final = 253_402_300_799.0  # the end of the year 9999
+MICROSECONDS: Final = 1_000_000  # of a second
+MICROSECONDS_MAX: Final = 253_402_300_799 * MICROSECONDS  # the end of the year 9999
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _OUTCOME: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
@@ -138,7 +139,7 @@ def record_encode(record: Record) -> bytes:
     if isinstance(record, SessionRecord):
         return (
             f'{{"record":"session","node":{quote(record.node)},"boot":{quote(record.boot)}'
-            f',"allocation":{record.allocation},"started_at":{record.started_at:.6f}'
+            f',"allocation":{record.allocation},"started_at":{_microseconds(record.started_at)}'
             f',"project":{quote(record.project)},"client_address":{quote(record.client_address)}'
             f',"client_port":{record.client_port},"transport":{quote(record.transport)}'
             f',"authentication":{record.authentication}}}\n'
@@ -148,14 +149,14 @@ def record_encode(record: Record) -> bytes:
             f'{{"record":"move","node":{quote(record.node)},"boot":{quote(record.boot)}'
             f',"allocation":{record.allocation},"number":{record.number}'
             f',"project":{quote(record.project)}'
-            f',"session_started_at":{record.session_started_at:.6f}'
-            f',"moved_at":{record.moved_at:.6f},"client_address":{quote(record.client_address)}'
+            f',"session_started_at":{_microseconds(record.session_started_at)}'
+            f',"moved_at":{_microseconds(record.moved_at)},"client_address":{quote(record.client_address)}'
             f',"client_port":{record.client_port},"transport":{quote(record.transport)}}}\n'
         ).encode()
     project = "null" if record.project is None else quote(record.project)
     return (
         f'{{"record":"authentication","node":{quote(record.node)},"boot":{quote(record.boot)}'
-        f',"number":{record.number},"occurred_at":{record.occurred_at:.6f},"project":{project}'
+        f',"number":{record.number},"occurred_at":{_microseconds(record.occurred_at)},"project":{project}'
         f',"client_address":{quote(record.client_address)},"client_port":{record.client_port}'
         f',"transport":{quote(record.transport)},"outcome":{quote(record.outcome)}}}\n'
     ).encode()
@@ -166,9 +167,9 @@ def _usage_encode(record: UsageRecord) -> bytes:
     return (
         f'{{"record":"usage","node":{quote(record.node)},"boot":{quote(record.boot)}'
         f',"allocation":{record.allocation},"sequence":{record.sequence}'
-        f',"project":{quote(record.project)},"session_started_at":{record.session_started_at:.6f}'
-        f',"interval_started_at":{record.interval_started_at:.6f}'
-        f',"interval_ended_at":{record.interval_ended_at:.6f}'
+        f',"project":{quote(record.project)},"session_started_at":{_microseconds(record.session_started_at)}'
+        f',"interval_started_at":{_microseconds(record.interval_started_at)}'
+        f',"interval_ended_at":{_microseconds(record.interval_ended_at)}'
         f',"client_received":{record.client_received},"client_sent":{record.client_sent}'
         f',"peer_received":{record.peer_received},"peer_sent":{record.peer_sent}'
         f',"client_received_total":{record.client_received_total}'
@@ -290,10 +291,13 @@ def _port(value: object) -> int:
 
 
 def _seconds(value: object) -> float:
-    # Neither infinity nor "not a number" lies between two numbers.
-    if type(value) in (int, float) and 0 <= value <= SECONDS_MAX:  # type: ignore[operator]
-        return round(float(value), 6)  # type: ignore[arg-type]
+    if type(value) is int and 0 <= value <= MICROSECONDS_MAX:
+        return value / MICROSECONDS
     raise ValueError
+
+
+def _microseconds(seconds: float) -> int:
+    return round(seconds * MICROSECONDS)
 
 
 def _flag(value: object) -> bool:

@@ -30,6 +30,15 @@ def test_goal_is_a_share_of_the_other_server(cost: float, passed: bool) -> None:
     assert row([cost], [1.0], ratio_min=0.7).passed is passed
 
 
+def test_speed_is_what_the_best_round_shows() -> None:
+    made = Row("allocations", "a second", higher_is_better=True, best_min=5000)
+    made.values = {"first": [4000, 5100, 4900], "second": [9000, 8000, 7000]}
+    assert made.passed
+    assert made.goal == "best round at least 5,000: 5,100"
+    made.values["first"][1] = 4999
+    assert not made.passed
+
+
 def test_table_says_which_goal_is_missed() -> None:
     text = table(("mindmore", "coturn"), [row([6000], [22_000], value_max=5000)])
     assert text.splitlines()[1].split() == [

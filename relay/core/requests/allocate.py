@@ -29,6 +29,15 @@ from relay.core.tables import AllocationTable, CapacityError
 EVEN_PORT_RESERVE = 0x80
 # RFC 6062 section 5.1
 NOT_WITH_TCP = attributes.DONT_FRAGMENT, attributes.EVEN_PORT, attributes.RESERVATION_TOKEN
+FAMILY_OR_PORT = frozenset(
+    {
+        attributes.REQUESTED_ADDRESS_FAMILY,
+        attributes.ADDITIONAL_ADDRESS_FAMILY,
+        attributes.ADDITIONAL_ADDRESS_FAMILY_OLD,
+        attributes.EVEN_PORT,
+        attributes.RESERVATION_TOKEN,
+    }
+)
 RELAYED_PORT_TRIES = 8
 
 
@@ -115,6 +124,8 @@ def _protocol(table: AllocationTable, exchange: Exchange) -> int:
 def _families(table: AllocationTable, exchange: Exchange) -> list[int]:
     """The families that are asked for, in the order in which they are opened."""
     values = exchange.message.values
+    if values.keys().isdisjoint(FAMILY_OR_PORT) and FAMILY_IPV4 in table.relay_hosts:
+        return [FAMILY_IPV4]  # nearly always
     requested = family_read(exchange, attributes.REQUESTED_ADDRESS_FAMILY)
     additional = _additional_family(exchange)
     even_port = values.get(attributes.EVEN_PORT)
