@@ -173,9 +173,8 @@ def authenticate(
         if isinstance(judged, Refused):
             return Refused(UNAUTHENTICATED)
         return _stale(judged, NONCE_OF_OTHERS, address_is_proven=False)
-    if isinstance(judged, Refused):
-        return judged
-    if nonce_is_fresh(made_at, unix_now, settings.nonce_lifetime_seconds):
+    lifetime = settings.nonce_lifetime_seconds
+    if isinstance(judged, Refused) or nonce_is_fresh(made_at, unix_now, lifetime):
         return judged
     return _stale(judged, NONCE_TOO_OLD, address_is_proven=True)
 

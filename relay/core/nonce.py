@@ -43,7 +43,11 @@ def nonce_make(key: bytes, client: SockAddress, now: float, features: int | None
     Returns:
         24 ASCII bytes, or 11.
     """
-    prefix = b"" if features is None else COOKIE + b2a_base64(features.to_bytes(3, "big"))[:_FEATURES_LENGTH]
+    prefix = (
+        b""
+        if features is None
+        else COOKIE + b2a_base64(features.to_bytes(3, "big"))[:_FEATURES_LENGTH]
+    )
     time = (int(now) // UNIT_SECONDS % _TIME_MODULUS).to_bytes(_TIME_LENGTH, "big")
     return prefix + b2a_base64(time + _mac(key, prefix, time, client))[:_TAIL_LENGTH]
 

@@ -17,8 +17,8 @@ A session is known by (node, boot, allocation), a usage record by that and its s
 counts 1, 2, 3 ... per allocation, a move to another address of the client by that and its number,
 which counts likewise, an authentication event by (node, boot, number). A session begins with an
 authentication: its record stands for that event too, whose number it names. Times are unix
-microseconds here, and unix seconds in the records. Counters are bytes: on the client's side with STUN and ChannelData framing, on the
-peers' side data only; received and sent are the relay's view.
+microseconds here, and unix seconds in the records. Counters are bytes: on the client's side with
+STUN and ChannelData framing, on the peers' side data only; received and sent are the relay's view.
 
 The records are named tuples, not dataclasses: immutable and slotted just the same, and made in
 0.3 us instead of 2, which counts where every allocation of a busy relay writes three of them.

@@ -1,13 +1,14 @@
 """Interrupt moderation: under load the thread rests for a moment, and takes what came together.
 
-To be woken costs a thread as much as to relay two datagrams, and where they come one by one each of
-them wakes it. So while they come fast enough for several to gather in a rest, it rests after each
-look at its sockets, and then takes all that has gathered. Where few come it does not rest at all:
+To be woken costs a thread as much as to relay two datagrams, and a look at the sockets as much as
+one. So while datagrams come fast enough for several to gather in a rest, it rests after each look,
+and then takes all that has gathered:
 
     datagrams in a rest:    under FEWEST      FEWEST to MOST             over MOST
-                            no rest           a rest after each look     no rest: they gather anyway
+                            no rest           a rest after each look     no rest
 
-Over MOST the thread is busy: it is hardly ever woken, and a rest would only let sockets overflow.
+More than MOST might overflow a socket. Nor does it rest after a look that took BUSY times as long
+as a rest: the thread has enough to do without.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from collections.abc import Callable
 from typing import Final
 
 FEWEST: Final = 3
-MOST: Final = 12
+MOST: Final = 64
+BUSY: Final = 2
 SMOOTHING: Final = 1 / 8
 RARE: Final = 1.0  # seconds between two datagrams, to begin with
 
@@ -38,11 +40,12 @@ class Moderation:
         self._gap = RARE  # seconds from one datagram to the next, on average
         self._taken_at = 0.0
 
-    def rest(self, taken: int, now: float) -> bool:
+    def rest(self, taken: int, looked_seconds: float, now: float) -> bool:
         """Rest, where datagrams come so fast that several will have gathered.
 
         Args:
             taken: how many have come since this was asked last.
+            looked_seconds: how long that took.
             now: steady seconds, when they were taken.
 
         Returns:
@@ -54,6 +57,8 @@ class Moderation:
         self._gap += (gap - self._gap) * SMOOTHING
         self._taken_at = now
         if not FEWEST * self._gap <= self.seconds <= MOST * self._gap:
+            return False
+        if looked_seconds > BUSY * self.seconds:
             return False
         self._sleep(self.seconds)
         return True

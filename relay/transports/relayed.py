@@ -45,9 +45,8 @@ IP_RECVERR = 11
 IPV6_RECVERR = 25
 
 
-# Takes in what clients have sent (all of it where the argument is true, for much has gathered);
-# returns how many datagrams of data that were.
-DrainClients = Callable[[bool], int]
+# Takes in what clients have sent; returns how many datagrams of data that were.
+DrainClients = Callable[[], int]
 
 
 class FamilyOptions(NamedTuple):
@@ -214,14 +213,16 @@ class RelayedSockets:
 
     def drain(self) -> None:
         """Take in what waits: the reader callback of the event loop, which has its turn in time."""
-        ends_at = self._clock() + TURN_SECONDS
+        began = self._clock()
+        ends_at = began + TURN_SECONDS
         rested = False
         while True:
             taken = self._look(ends_at, rested=rested)
             now = self._clock()
-            rested = now < ends_at and self._moderation.rest(taken, now)
+            rested = now < ends_at and self._moderation.rest(taken, now - began, now)
             if not rested:
                 return
+            began = self._clock()
 
     def _look(self, ends_at: float, *, rested: bool) -> int:
         """Take what clients have sent, then a datagram of each relayed socket.
@@ -229,7 +230,7 @@ class RelayedSockets:
         Where much has gathered that goes on until they are empty: a picture is 30 datagrams to one
         of them. Returns how many datagrams of data came; a stranger's do not count.
         """
-        taken = self._clients_drain(ends_at, rested=rested)
+        taken = self._clients_drain(ends_at)
         for _ in range(ROUNDS_MAX):
             now = self._clock()
             events = self._epoll.poll(0, EVENTS_MAX)
@@ -239,10 +240,10 @@ class RelayedSockets:
                 break
         return taken
 
-    def _clients_drain(self, ends_at: float, *, rested: bool) -> int:
+    def _clients_drain(self, ends_at: float) -> int:
         taken = 0
         for descriptor, _ in self._clients_epoll.poll(0):
-            taken += self._drain_clients[descriptor](rested)
+            taken += self._drain_clients[descriptor]()
             if self._clock() >= ends_at:
                 break
         return taken

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from relay.core.addresses import FiveTuple, SockAddress
 from relay.core.turn import TurnServer
+from relay.transports.batches import SLOTS, ReceiveBatch, name_decode
 from relay.transports.crowd import Crowd
 from relay.transports.dtls import DtlsSessions
 from relay.transports.messages import ClientMessages, Perform
@@ -18,18 +19,15 @@ from relay.transports.packet_filters import filter_detach
 from relay.transports.relayed import send_again
 
 TRANSPORT = "udp"
-DATAGRAM_LENGTH_MAX = 65535
-# After so many datagrams the event loop gets its turn: timers and other sockets wait 1 ms at most.
+# After so many datagrams the event loop gets its turn: timers and other sockets wait 1 ms or two.
 DRAIN_MAX = 256
-# And after so many requests: one costs as much as 50 datagrams of data.
-CONTROL_MAX = 32
+# And after the batch with the last of so many requests: one costs as much as 30 datagrams of data.
+CONTROL_MAX = 2 * SLOTS
+# So many clients' addresses need not be read anew with every datagram.
+KNOWN_MAX = 16384
 STUN_FIRST_BYTE_MAX = 3
 DTLS_FIRST_BYTES = range(20, 64)
-# So many full drains in a row before the next one takes more at once.
-PATIENCE = 8
 NOBODY: SockAddress = ("::", 0)
-
-Receive = Callable[[bytearray], tuple[int, SockAddress]]
 
 
 class UdpListener:
@@ -53,16 +51,13 @@ class UdpListener:
         self._turn = turn
         self._perform = perform
         self._clock = clock
-        self._buffer = bytearray(DATAGRAM_LENGTH_MAX)
-        self._burst = 1
-        self._full_drains = 0
         self._messages = ClientMessages(TRANSPORT, address, turn, perform)
         self._clients = self._messages.clients
         self.socket = endpoint
         filter_detach(endpoint)  # a process that had it before may have thinned somebody out
-        self._receive: Receive = (
-            self._receive_ipv6 if ":" in address[0] else self.socket.recvfrom_into
-        )
+        self._batch = ReceiveBatch(endpoint)
+        self._known: dict[bytes, SockAddress] = {}
+        self._last = NOBODY  # who sent the last datagram
         self.crowd = Crowd(self.socket)
 
     def send(self, datagram: bytes | memoryview, client: SockAddress) -> int:
@@ -73,72 +68,69 @@ class UdpListener:
             self._turn.dropped["client unreachable"] += 1
             return 0
 
-    def _receive_ipv6(self, buffer: bytearray) -> tuple[int, SockAddress]:
-        length, address = self.socket.recvfrom_into(buffer)
-        return length, address[:2]  # without flow and scope
-
     def close(self) -> None:
         """Close the socket."""
         if self.dtls is not None:
             self.dtls.close()
         self.socket.close()
 
-    def drain(self, rested: bool = False) -> int:
-        """Take in what waits, once the socket is known to have something.
-
-        To ask an empty socket costs as much as half a datagram. So a drain takes as many as came
-        at once of late and leaves the rest to the next call, which follows at once.
-
-        Args:
-            rested: datagrams have had time to gather: take all of them.
+    def drain(self) -> int:
+        """Take in what waits, as far as that is DRAIN_MAX datagrams; the rest is told again.
 
         Returns:
             How many datagrams of data there were.
         """
-        receive, buffer, clients = self._receive, self._buffer, self._clients
-        forward = self._turn.forward_from_client
-        view = memoryview(buffer)
-        now, client, controls = self._clock(), NOBODY, 0
-        for received in range(DRAIN_MAX if rested else self._burst):
+        now, taken, controls = self._clock(), 0, 0
+        while True:
             try:
-                length, client = receive(buffer)
-            except BlockingIOError:
-                self._burst = received or 1
-                self._full_drains = 0
-                return received - controls
-            except OSError:  # an ICMP error of an earlier answer; nothing was received
-                continue
-            if buffer[0] & 0xC0 != 0x40 or not length:
-                self._control(bytes(view[:length]), client, now)
+                count = self._batch.receive()
+            except OSError:  # an ICMP error of an earlier answer; what else waits is told again
+                break
+            controls += self._take(count, now)
+            taken += count
+            if count < SLOTS or controls >= CONTROL_MAX:
+                break
+            if taken >= DRAIN_MAX:
+                if len(self._clients) > (self._last in self._clients):  # there are others
+                    self.crowd.sample(self._last)
+                break
+        return taken - controls
+
+    def _take(self, count: int, now: float) -> int:
+        """Take in so many datagrams of the batch; how many of them were no ChannelData."""
+        known, clients, forward = self._known, self._clients, self._turn.forward_from_client
+        client, controls = self._last, 0
+        for slot, (length,), (name,) in self._batch.datagrams(count):
+            client = known.get(name) or self._known_add(name)
+            if not length or slot[0] & 0xC0 != 0x40:
+                self._control(bytes(slot[:length]), client, now)
                 controls += 1
-                if controls == CONTROL_MAX:
-                    break  # what is left is told again
                 continue
             allocation = clients.get(client)
             if allocation is None or allocation.relayed_send is None:
-                self._messages.take(view[:length], client, now)
+                self._messages.take(slot[:length], client, now)
                 continue
-            route = forward(allocation, buffer, length, now)
+            route = forward(allocation, slot, length, now)
             if route is None:
                 continue
             end, peer = route
             try:
-                allocation.relayed_send(view[4:end], peer)
+                allocation.relayed_send(slot[4:end], peer)
             except OSError:
-                send_again(self._turn, allocation, allocation.relayed_send, view[4:end], peer)
+                send_again(self._turn, allocation, allocation.relayed_send, slot[4:end], peer)
             else:
                 allocation.peer_sent_bytes += end - 4
-        self._burst_raise(client)
-        return received + 1 - controls
+        self._last = client
+        return controls
 
-    def _burst_raise(self, client: SockAddress) -> None:
-        """As much came as was taken: if that goes on, take more, or look who it is."""
-        if self._burst == DRAIN_MAX and len(self._clients) > (client in self._clients):
-            self.crowd.sample(client)
-        self._full_drains += 1
-        if self._full_drains == PATIENCE:
-            self._full_drains = 0
-            self._burst = min(2 * self._burst, DRAIN_MAX)
+    def _known_add(self, name: bytes) -> SockAddress:
+        """Who sent a datagram; remembered of those who have an allocation."""
+        client = name_decode(name)
+        if client in self._clients:
+            if len(self._known) >= KNOWN_MAX:
+                self._known.clear()
+            self._known[name] = client
+        return client
 
     def _control(self, datagram: bytes, client: SockAddress, now: float) -> None:
         first = datagram[0] if datagram else 0xFF

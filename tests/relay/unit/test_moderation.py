@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from relay.transports.moderation import Moderation
+from relay.transports.moderation import BUSY, MOST, Moderation
 
 REST = 0.00025
 DATAGRAM_SECONDS = 8e-6  # what one costs
+TURN_SECONDS = 0.005
 
 
 class Times:
@@ -23,25 +24,29 @@ class Times:
         self.rests += 1
         self.now += seconds
 
-    def look(self, taken: int, elapsed: float) -> bool:
+    def look(self, taken: int, elapsed: float, looked: float = 0.0) -> bool:
         self.now += elapsed
-        return self.moderation.rest(taken, self.now)
+        return self.moderation.rest(taken, looked, self.now)
 
     def looks(self, rate: float, count: int) -> int:
-        """Look as often, each time once a datagram is there; how often it rested."""
+        """Look as often, each time once a datagram is there; how often it rested.
+
+        A look goes on until nothing waits, also of what comes meanwhile, or its time is over.
+        """
         before, waiting = self.rests, 0.0
         for _ in range(count):
             began = self.now
             idle = max(0.0, (1 - waiting) / rate)
-            taken = round(waiting + idle * rate)
-            self.look(taken, idle)
-            self.now += taken * DATAGRAM_SECONDS
-            waiting += (self.now - began) * rate - taken
+            busy = rate * DATAGRAM_SECONDS
+            looked = min((waiting + idle * rate) * DATAGRAM_SECONDS / (1 - busy), TURN_SECONDS)
+            taken = round(looked / DATAGRAM_SECONDS)
+            self.look(taken, idle + looked, looked)
+            waiting = max(0.0, waiting + (self.now - began) * rate - taken)
         return self.rests - before
 
 
 @pytest.mark.parametrize(
-    ("rate", "rests"), [(1_000, False), (8_000, False), (20_000, True), (40_000, True)]
+    ("rate", "rests"), [(1_000, False), (8_000, False), (20_000, True), (60_000, True)]
 )
 def test_thread_rests_where_several_datagrams_gather(rate: float, rests: bool) -> None:
     times = Times()
@@ -50,10 +55,25 @@ def test_thread_rests_where_several_datagrams_gather(rate: float, rests: bool) -
     assert found >= 95 if rests else found == 0
 
 
-def test_thread_does_not_rest_where_it_is_busy_anyway() -> None:
+def test_thread_that_has_enough_to_do_rests_now_and_then_at_most() -> None:
     times = Times()
-    times.looks(100_000, 2000)
-    assert times.looks(100_000, 100) == 0
+    times.looks(120_000, 2000)  # 96 % of its time
+    began, rests = times.now, times.looks(120_000, 500)
+    assert rests * REST < 0.05 * (times.now - began)
+
+
+def test_thread_does_not_rest_where_sockets_might_overflow() -> None:
+    times = Times()
+    for _ in range(1000):
+        times.look(2 * MOST + 2, REST)
+    assert not any(times.look(2 * MOST + 2, REST) for _ in range(100))
+
+
+def test_look_that_took_long_is_followed_by_another() -> None:
+    times = Times()
+    times.looks(20_000, 1000)
+    assert times.look(5, REST, BUSY * REST)
+    assert not times.look(5, REST, BUSY * REST + 1e-6)
 
 
 def test_burst_after_silence_is_no_reason_to_rest() -> None:

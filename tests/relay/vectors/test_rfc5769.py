@@ -75,7 +75,9 @@ def test_request_with_long_term_credential() -> None:
 def test_request_with_long_term_credential_is_encoded_to_the_same_bytes() -> None:
     message = stun_decode(LONG_TERM_REQUEST)
     kinds = attributes.USERNAME, attributes.NONCE, attributes.REALM
-    key = long_term_keys_derive("\u30de\u30c8\u30ea\u30c3\u30af\u30b9", "example.org", "TheMatrIX").md5
+    key = long_term_keys_derive(
+        "\u30de\u30c8\u30ea\u30c3\u30af\u30b9", "example.org", "TheMatrIX"
+    ).md5
     encoded = stun_encode(
         stun.BINDING,
         message.transaction_id,

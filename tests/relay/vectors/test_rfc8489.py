@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from relay.core import attributes, stun
 from relay.core.integrity import (
-    SHA256,
     SHA256_INTEGRITY,
     IntegrityKey,
     long_term_keys_derive,
