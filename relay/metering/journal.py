@@ -88,6 +88,7 @@ class Journal:
         self._pending_lock = threading.Lock()
         self._flush_lock = threading.Lock()
         self._segment_number = 0
+        self._closed = False
         self._directory, self._live = _boot_directory_make(directory, f"{node}-{boot}")
 
     @property
@@ -122,6 +123,8 @@ class Journal:
             records wait in memory for the next call.
         """
         with self._flush_lock:
+            if self._closed:  # one that was asked for before the end comes after it
+                return True
             with self._pending_lock:
                 lines, self._pending = self._pending, []
                 self._writing = len(lines)
@@ -145,7 +148,9 @@ class Journal:
     def close(self) -> bool:
         """Flush a last time and say that no segment follows; whether everything is on disk."""
         complete = self.flush()
-        os.close(self._live)
+        with self._flush_lock:
+            self._closed = True
+            os.close(self._live)
         return complete
 
     def _segment_write(self, lines: list[bytes]) -> None:

@@ -260,6 +260,20 @@ def test_lock_tells_a_living_relay_from_a_dead_one(tmp_path: Path) -> None:
         assert last_flush_at is None
 
 
+def test_flush_that_comes_after_the_end_says_nothing_and_touches_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    journal = make(tmp_path)
+    journal.append(session(1))
+    assert journal.close()
+    with (tmp_path / "another file").open("w") as other:  # it may get the number of `live`
+        os.utime(other.fileno(), (0, 0))
+        assert journal.flush()
+        assert os.fstat(other.fileno()).st_mtime == 0
+    assert journal.error is None
+    assert not capsys.readouterr().err
+
+
 def test_every_flush_shows_that_the_relay_lives(tmp_path: Path) -> None:
     for boot, flushes in (("b1", 0), ("b2", 1)):
         journal = make(tmp_path, boot)
