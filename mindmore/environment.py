@@ -30,7 +30,7 @@ VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 HOST_NAME = re.compile(r"(?=.{1,254}$)([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?\.?)+")
 # Fewer than 128 characters that need no quoting (RFC 8489 section 14.9); printable ASCII, as a part
 # of every key: clients prepare other characters in different ways.
-REALM = re.compile(r"(?! )[ !#-\[\]-~]{1,127}(?<! )")
+REALM = re.compile(r"(?! )[ !#-\[\]-~]{1,28}(?<! )")  # the smallest Allocate gets its answer
 NODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 PROJECT = re.compile(r"prj_[a-z2-7]{12}")
 KID = re.compile(r"[A-Za-z0-9._+/=-]{1,64}")  # Base64 too, as in RFC 7635 section 4.1.1
@@ -55,6 +55,7 @@ class Listeners:
     turn_addresses: tuple[str, ...]
     turn_port: int
     turn_tls_port: int | None
+    metrics_port: int  # 0: none
 
     @property
     def web_url(self) -> str:
@@ -98,6 +99,7 @@ class Environment:
             turn_addresses=self.addresses("MINDMORE_TURN_LISTEN_ADDRESS", ["127.0.0.1"]),
             turn_port=self.port("MINDMORE_TURN_PORT", 3478),
             turn_tls_port=self.port("MINDMORE_TURN_TLS_PORT", 5349) if certificate else None,
+            metrics_port=self.count("MINDMORE_TURN_METRICS_PORT", 9641, maximum=PORT_MAX),
         )
 
     def certificate(self) -> tuple[Path | None, Path | None]:
@@ -235,7 +237,7 @@ class Environment:
         value = self.text(name, default)
         if not REALM.fullmatch(value):
             raise ImproperlyConfigured(
-                f"{name} is {shown(value)}: set it to at most 127 printable ASCII characters "
+                f"{name} is {shown(value)}: set it to at most 28 printable ASCII characters "
                 "without quotation marks and backslashes, as in turn.example.org"
             )
         return value
@@ -384,7 +386,7 @@ def read_env_lines(path: Path) -> dict[str, str]:
 def read_env_file(path: Path) -> dict[str, str]:
     """The KEY=value lines of `path`; empty where there is no such file."""
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_bytes().splitlines()
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
@@ -393,11 +395,21 @@ def read_env_file(path: Path) -> dict[str, str]:
             "account's own"
         ) from error
     pairs = [
-        pair_read(line, where=f"{path}, line {number}")
-        for number, line in enumerate(lines, start=1)
-        if line.strip() and not line.lstrip().startswith("#")
+        pair_read(line_decode(line, where=where), where=where)
+        for line, where in ((line, f"{path}, line {at}") for at, line in enumerate(lines, start=1))
+        if line.strip() and not line.lstrip().startswith(b"#")
     ]
     return dict(pairs)
+
+
+def line_decode(line: bytes, *, where: str) -> str:
+    """The text of a line."""
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        raise ImproperlyConfigured(
+            f"{where} is not UTF-8: save the file as UTF-8, or put # before the line"
+        ) from error
 
 
 def pair_read(line: str, *, where: str) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import secrets
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 
 from mindmore.processes import StartError
@@ -48,6 +49,22 @@ def port_check(kind: socket.SocketKind, address: str, port: int, *, names: tuple
             f"cannot listen on {address} ({error.strerror}): set {address_name} to an address "
             "of this machine"
         ) from error
+
+
+def ports_apart(ports: Mapping[str, int]) -> None:
+    """See that each part of the service has a port of its own.
+
+    Args:
+        ports: the variables and what they say; 0 for none.
+
+    Raises:
+        StartError: two have the same one.
+    """
+    known: dict[int, str] = {}
+    for name, port in ports.items():
+        other = known.setdefault(port, name)
+        if port and other != name:
+            raise StartError(f"{other} and {name} are both {port}: set one of them to another port")
 
 
 def http_answers(address: str, port: int, path: str, *, host: str) -> bool:

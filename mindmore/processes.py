@@ -55,6 +55,7 @@ class Command:
         end_signal: what asks it to end.
         orphan_signal: what the kernel sends when the parent is gone.
         noise: words by which to know lines that tell nobody anything.
+        reloads: whether SIGHUP has it read its configuration again.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Command:
     end_signal: signal.Signals = signal.SIGTERM
     orphan_signal: signal.Signals = signal.SIGKILL
     noise: Sequence[str] = ()
+    reloads: bool = False
 
 
 def spawn(

@@ -14,7 +14,7 @@ import dj_database_url
 from celery.schedules import crontab
 from csp.constants import NONE, SELF
 
-from mindmore.environment import PORT_MAX, Environment
+from mindmore.environment import Environment
 from mindmore.logs import LOGGING as LOGGING
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -104,7 +104,7 @@ TURN_UNAUTHENTICATED_ANSWERS_PER_SECOND = env.count(
 TURN_FAILURES_PER_MINUTE = env.count("MINDMORE_TURN_FAILURES_PER_MINUTE", 30, maximum=1000)
 # Metrics and health of the relay; 0: none.
 TURN_METRICS_ADDRESS = env.address("MINDMORE_TURN_METRICS_ADDRESS", "127.0.0.1")
-TURN_METRICS_PORT = env.count("MINDMORE_TURN_METRICS_PORT", 9641, maximum=PORT_MAX)
+TURN_METRICS_PORT = LISTENERS.metrics_port
 # A relay that hears nothing of the control channel takes new allocations for as long; 0: for ever.
 TURN_CUT_OFF_SECONDS = env.count("MINDMORE_TURN_CUT_OFF_SECONDS", 60)
 # Under load the relay rests for so long, so that datagrams gather; 0: never.

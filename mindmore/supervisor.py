@@ -14,6 +14,7 @@ import selectors
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,7 @@ DELAY_SECONDS_MIN = 0.5
 DELAY_SECONDS_MAX = 30.0
 STABLE_SECONDS = 60.0  # a child that ran so long starts with the shortest delay again
 LINE_BYTES_MAX = 8192
+COMMAND_ERROR = "CommandError: "  # so Django begins a line that is for people
 
 
 class StopRequested(Exception):  # noqa: N818 - not an error
@@ -53,6 +55,7 @@ class Child:
     starts_at: float | None = None  # when it is to be started again
     last_line: str = ""
     holds_last_line: bool = False  # says it only when another one comes
+    held: str = ""  # not said yet
     pipes: list[Pipe] = field(default_factory=list)
 
     @property
@@ -71,7 +74,8 @@ class Child:
         code = self.process.returncode
         if code < 0:
             return f"was killed by {signal.Signals(-code).name}"
-        return f"ended with exit code {code}" + (f": {self.last_line}" if self.last_line else "")
+        why = self.last_line.removeprefix(COMMAND_ERROR)
+        return f"ended with exit code {code}" + (f": {why}" if why else "")
 
 
 @dataclass
@@ -96,6 +100,7 @@ class Supervisor:
         self.inherit = inherit
         self.children: list[Child] = []
         self.stop_requested = False
+        self.reload_requested = False
         self.selector = selectors.DefaultSelector()
         self.wakeup, wakeup_writer = socket.socketpair()
         self.wakeup.setblocking(False)
@@ -103,8 +108,10 @@ class Supervisor:
         self.wakeup_writer = wakeup_writer
         self.selector.register(self.wakeup, selectors.EVENT_READ)
         signal.set_wakeup_fd(wakeup_writer.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._note_stop)
+        # From a terminal it means that this was closed; from a service manager, to reload.
+        signal.signal(signal.SIGHUP, self._note_stop if sys.stdin.isatty() else self._note_reload)
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
 
     def start(self, command: Command, probe: Callable[[], bool] | None = None) -> Child:
@@ -134,9 +141,9 @@ class Supervisor:
         self._close(child)
         self.children.remove(child)
         if child.process.returncode:
-            raise StartError(child.last_line or f"{child.name} {child.reason}")
-        if child.last_line:
-            self.say(child.name, child.last_line)
+            why = child.last_line.removeprefix(COMMAND_ERROR)
+            raise StartError(why or f"{child.name} {child.reason}")
+        self._say_held(child)
 
     def wait_until_ready(self, children: Iterable[Child], seconds_max: float) -> None:
         """Come back when all `children` are ready.
@@ -147,13 +154,17 @@ class Supervisor:
         """
         deadline = time.monotonic() + seconds_max
         waiting = list(children)
+        for child in waiting:  # what it says last is said with its end, where it ends
+            child.holds_last_line = True
         while waiting:
             self._turn(POLL_SECONDS)
             self._raise_when_asked_to_stop()
             for child in waiting:
                 if not child.running:
                     raise StartError(f"{child.name} {child.reason}")
-            waiting = [child for child in waiting if not self._probe(child)]
+            for child in [child for child in waiting if self._probe(child)]:
+                waiting.remove(child)
+                self._say_held(child)
             if waiting and time.monotonic() > deadline:
                 names = ", ".join(child.name for child in waiting)
                 raise StartError(f"{names}: not ready after {seconds_max:.0f} seconds")
@@ -162,6 +173,8 @@ class Supervisor:
         """Start again what ends, until someone asks us to end."""
         while not self.stop_requested:
             self._turn(self._seconds_to_next_deadline())
+            if self.reload_requested:
+                self._reload()
             now = time.monotonic()
             for child in self.children:
                 if not child.running:
@@ -215,6 +228,16 @@ class Supervisor:
     def _note_stop(self, _number: int, _frame: object) -> None:
         self.stop_requested = True
 
+    def _note_reload(self, _number: int, _frame: object) -> None:
+        self.reload_requested = True
+
+    def _reload(self) -> None:
+        """Have those that can read their configuration again."""
+        self.reload_requested = False
+        for child in self.children:
+            if child.command.reloads:
+                self._signal(child, signal.SIGHUP)
+
     def _raise_when_asked_to_stop(self) -> None:
         if self.stop_requested:
             raise StopRequested
@@ -256,9 +279,17 @@ class Supervisor:
         if text and not any(word in text for word in child.command.noise):
             if not child.holds_last_line:
                 self.say(child.name, text)
-            elif child.last_line:
-                self.say(child.name, child.last_line)
+            elif child.held:
+                self.say(child.name, child.held)
+            child.held = text if child.holds_last_line else ""
             child.last_line = text.strip()
+
+    def _say_held(self, child: Child) -> None:
+        """Hold back nothing any more."""
+        child.holds_last_line = False
+        if child.held:
+            self.say(child.name, child.held)
+            child.held = ""
 
     def _read(self, pipe: Pipe) -> bool:
         """Take what is there to be read; whether there was something."""

@@ -30,7 +30,7 @@ from mindmore.installation import (
     home_lock,
     secrets_create,
 )
-from mindmore.probes import http_answers, port_check, stun_answers
+from mindmore.probes import http_answers, port_check, ports_apart, stun_answers
 from mindmore.processes import Command, StartError, end_with_parent
 from mindmore.supervisor import StopRequested, Supervisor
 from mindmore.variables import unknown_warnings
@@ -48,7 +48,7 @@ STOP_SECONDS_MAX = 4.4
 NAME_WIDTH = len("postgres")
 WITH_PARENT = "--with-parent"
 MINT = (
-    "curl -s {web_url}/api/v1/credentials -H 'Authorization: Bearer {api_key}'"
+    "curl -sS {web_url}/api/v1/credentials -H 'Authorization: Bearer {api_key}'"
     """ -H 'Content-Type: application/json' -d '{{"ttl": 3600}}'"""
 )
 RELAY = (
@@ -109,6 +109,14 @@ class Up:
 
     def _check_ports(self) -> None:
         at = self.listeners
+        ports_apart(
+            {
+                "MINDMORE_WEB_PORT": at.web_port,
+                "MINDMORE_TURN_PORT": at.turn_port,
+                "MINDMORE_TURN_TLS_PORT": at.turn_tls_port or 0,
+                "MINDMORE_TURN_METRICS_PORT": at.metrics_port,
+            }
+        )
         port_check(
             socket.SOCK_STREAM,
             at.web_host,
@@ -145,13 +153,12 @@ class Up:
         at = self.listeners
         # Needs no database: its start and the migrations use one processor each.
         relay = self.supervisor.start(
-            self._command("relay", "manage.py", "runrelay", orphan_signal=signal.SIGTERM),
+            self._command(
+                "relay", "manage.py", "runrelay", orphan_signal=signal.SIGTERM, reloads=True
+            ),
             lambda: stun_answers(at.turn_addresses[0], at.turn_port),
         )
-        try:
-            self.supervisor.run_to_end(self._command("prepare", "manage.py", "prepare"))
-        except StartError as error:
-            raise StartError(str(error).removeprefix("CommandError: ")) from error
+        self.supervisor.run_to_end(self._command("prepare", "manage.py", "prepare"))
         web = self.supervisor.start(
             self._command(
                 *("web", "-m", "uvicorn", "mindmore.asgi:application"),
@@ -187,7 +194,11 @@ class Up:
         self.supervisor.wait_until_ready((relay, web, worker, beat), READY_SECONDS_MAX)
 
     def _command(
-        self, name: str, *arguments: str, orphan_signal: signal.Signals = signal.SIGKILL
+        self,
+        name: str,
+        *arguments: str,
+        orphan_signal: signal.Signals = signal.SIGKILL,
+        reloads: bool = False,
     ) -> Command:
         """One of our own programs, in Python."""
         environment = {
@@ -204,6 +215,7 @@ class Up:
             directory=BASE_DIR,
             orphan_signal=orphan_signal,
             noise=("Warm shutdown",),
+            reloads=reloads,
         )
 
     def _host(self) -> str:

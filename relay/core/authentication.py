@@ -167,7 +167,7 @@ def authenticate(
     if algorithm is None:
         return Refused(BAD_REQUEST)
     judged = _judge(message, username, algorithm, holder, entitlements, settings, unix_now)
-    made_at = nonce_made_at(settings.nonce_keys, client, nonce)
+    made_at = nonce_made_at(settings.nonce_keys, client, nonce, unix_now)
     if made_at is None:
         # Whoever sent this may not be at that address: nothing is written down about it.
         if isinstance(judged, Refused):

@@ -6,6 +6,8 @@ was sent: there is no room for everything where a request is small and this serv
 
 from __future__ import annotations
 
+from math import inf
+
 from relay.core import attributes, stun
 from relay.core.addresses import SPOOFABLE_TRANSPORT, FiveTuple
 from relay.core.integrity import PASSWORD_ALGORITHMS_VALUE
@@ -26,8 +28,8 @@ def challenge_values(
     five_tuple: FiveTuple,
     features: int,
     unix_now: float,
-) -> Values:
-    """The attributes beside ERROR-CODE.
+) -> Values | None:
+    """The attributes beside ERROR-CODE; None where even the fewest would be too many.
 
     Args:
         settings: realm, nonce keys, and whose access tokens are accepted.
@@ -37,32 +39,27 @@ def challenge_values(
         features: what the nonce says that we offer.
         unix_now: the time of day, unix seconds.
     """
-    # No client sends a bare header: it gets as little as it sent, for the sake of whoever really is
-    # at that address.
-    usual = None if request_length == stun.HEADER_LENGTH else features
-
-    def values(offered: int | None, server_name: str = "") -> Values:
-        nonce = nonce_make(settings.nonce_keys[0], five_tuple.client, unix_now, offered)
-        made = [(attributes.REALM, settings.realm.encode()), (attributes.NONCE, nonce)]
-        if offered is not None:
-            made.append((attributes.PASSWORD_ALGORITHMS, PASSWORD_ALGORITHMS_VALUE))
-        if server_name:
-            made.append((attributes.THIRD_PARTY_AUTHORIZATION, server_name.encode()))
-        return made
-
-    if settings.third_party is None:
-        return values(usual)
-    # In 438 too, else coturn's client tries its password. Who needs a token can do nothing without
-    # the name, while all others know MD5 and SHA-1. Only who has not tried yet may be told less:
-    # whose credential or nonce is not good gets the algorithms, whatever else (section 9.2.4).
-    name = settings.third_party.server_name
-    for offered in (usual, None) if message.integrity is None else (usual,):
-        made = values(offered, name)
-        if five_tuple.transport != SPOOFABLE_TRANSPORT or (
-            _answer_length(message, made) <= ANSWER_RATIO_MAX * request_length
-        ):
-            return made
-    return values(usual)
+    # Who needs a token can do nothing without the name of this server, while all others know MD5
+    # and SHA-1: it goes last. It is in 438 too, else coturn's client tries its password.
+    tokens = settings.third_party
+    names = ("",) if tokens is None else (tokens.server_name, "")
+    # Only who has not tried yet may be told less: whose credential or nonce is not good gets the
+    # algorithms, whatever else (section 9.2.4).
+    has_tried = message.integrity is not None
+    length_max = ANSWER_RATIO_MAX * request_length
+    if five_tuple.transport != SPOOFABLE_TRANSPORT:
+        length_max = inf
+    for name in names:
+        for offered in (features,) if has_tried else (features, None):
+            nonce = nonce_make(settings.nonce_keys[0], five_tuple.client, unix_now, offered)
+            made = [(attributes.REALM, settings.realm.encode()), (attributes.NONCE, nonce)]
+            if offered is not None:
+                made.append((attributes.PASSWORD_ALGORITHMS, PASSWORD_ALGORITHMS_VALUE))
+            if name:
+                made.append((attributes.THIRD_PARTY_AUTHORIZATION, name.encode()))
+            if _answer_length(message, made) <= length_max:
+                return made
+    return None
 
 
 def _answer_length(message: StunMessage, made: Values) -> int:

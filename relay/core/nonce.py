@@ -1,7 +1,7 @@
 """Stateless nonces (RFC 8489 section 9.2): nothing is kept, any node with the key can check one.
 
     "obMatJos2" | features: 4 characters | time: 16 bits, units of 64 s | MAC: 48 bits
-     the nonce cookie, section 9.2         \\______ ____ 11 characters of Base64 ____________/
+     the nonce cookie, section 9.2         \\____________ 11 characters of Base64 ____/
 
 A nonce is good for one client address and for a time; it survives a restart, and moves across
 nodes that share the key. The MAC is keyed BLAKE2b (RFC 7693). It covers the features too: who takes
@@ -48,24 +48,31 @@ def nonce_make(key: bytes, client: SockAddress, now: float, features: int | None
         if features is None
         else COOKIE + b2a_base64(features.to_bytes(3, "big"))[:_FEATURES_LENGTH]
     )
-    time = (int(now) // UNIT_SECONDS % _TIME_MODULUS).to_bytes(_TIME_LENGTH, "big")
-    return prefix + b2a_base64(time + _mac(key, prefix, time, client))[:_TAIL_LENGTH]
+    units = int(now) // UNIT_SECONDS
+    time = (units % _TIME_MODULUS).to_bytes(_TIME_LENGTH, "big")
+    return prefix + b2a_base64(time + _mac(key, prefix, units, client))[:_TAIL_LENGTH]
 
 
-def nonce_made_at(keys: Sequence[bytes], client: SockAddress, nonce: bytes) -> int | None:
+def nonce_made_at(
+    keys: Sequence[bytes], client: SockAddress, nonce: bytes, now: float
+) -> int | None:
     """When one of `keys` made this nonce for `client`.
 
+    Of the time a nonce carries the last 16 bits, which is 48 days; the MAC covers all of it.
+
     Returns:
-        Unix seconds, at the earliest (they are known to 64), modulo the 48 days that 16 bits hold;
-        None where the nonce is not ours.
+        Unix seconds, at the earliest: they are known to 64. None where the nonce is not ours, or
+        older than that, or made later than `now`.
     """
     parts = _parts(nonce)
     if parts is None:
         return None
     prefix, time, mac = parts
+    units = int(now) // UNIT_SECONDS
+    units -= (units - int.from_bytes(time, "big")) % _TIME_MODULUS
     for key in keys:
-        if hmac.compare_digest(_mac(key, prefix, time, client), mac):
-            return int.from_bytes(time, "big") * UNIT_SECONDS
+        if hmac.compare_digest(_mac(key, prefix, units, client), mac):
+            return units * UNIT_SECONDS
     return None
 
 
@@ -74,7 +81,7 @@ def nonce_is_fresh(made_at: int, now: float, lifetime_seconds: float) -> bool:
 
     It ends up to 64 seconds too early, and never too late.
     """
-    return (int(now) - made_at) % (_TIME_MODULUS * UNIT_SECONDS) <= lifetime_seconds
+    return int(now) - made_at <= lifetime_seconds
 
 
 def nonce_offers_algorithms(nonce: bytes) -> bool:
@@ -95,8 +102,8 @@ def _parts(nonce: bytes) -> tuple[bytes, bytes, bytes] | None:
     return prefix, raw[:_TIME_LENGTH], raw[_TIME_LENGTH:]
 
 
-def _mac(key: bytes, prefix: bytes, time: bytes, client: SockAddress) -> bytes:
-    covered = prefix + time + f"{client[0]} {client[1]}".encode()
+def _mac(key: bytes, prefix: bytes, units: int, client: SockAddress) -> bytes:
+    covered = prefix + f"{units} {client[0]} {client[1]}".encode()
     if len(key) > hashlib.blake2b.MAX_KEY_SIZE:
         key = hashlib.blake2b(key).digest()
     return hashlib.blake2b(covered, key=key, digest_size=_MAC_LENGTH).digest()

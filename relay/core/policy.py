@@ -35,6 +35,8 @@ _IPV4_MAPPED = bytes(10) + b"\xff\xff"
 _IPV4_COMPATIBLE = bytes(12)
 _NAT64 = b"\x00\x64\xff\x9b" + bytes(8)
 _6TO4 = b"\x20\x02"
+_IPV4_TRANSLATED = bytes(8) + b"\xff\xff\x00\x00"  # ::ffff:0:a.b.c.d (RFC 2765)
+_ISATAP = (b"\x00\x00\x5e\xfe", b"\x02\x00\x5e\xfe")  # how interface ids begin (RFC 5214)
 
 
 class Refusal(Enum):
@@ -144,6 +146,8 @@ def _canonical(packed: bytes) -> bytes:
         return packed[12:]
     if packed.startswith(_6TO4):
         return packed[2:6]
+    if packed.startswith(_IPV4_TRANSLATED) or packed[8:12] in _ISATAP:
+        return packed[12:]
     return packed
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
+from itertools import islice
 
 from relay.core.addresses import FiveTuple, SockAddress, host_family
 from relay.core.allocation import TCP_PROTOCOL, Allocation, RelayedAddress
@@ -56,10 +56,10 @@ class AllocationTable:
         self.tickets = Tickets(random_bytes)
         self.connections = Connections(settings.connections_max, random_bytes)
         self._by_listener: dict[tuple[str, SockAddress], dict[SockAddress, Allocation]] = {}
-        self._reservations: dict[bytes, SockAddress] = {}
+        # By token: the address, and when it ends. All of them live equally long: the first one made
+        # is the first one to end.
+        self._reservations: dict[bytes, tuple[SockAddress, float]] = {}
         self._allocation_deadlines: list[tuple[float, int]] = []
-        # All of them live equally long: the first one made is the first one to end.
-        self._reservation_deadlines: deque[tuple[float, bytes]] = deque()
         self._random_bytes = random_bytes
         self._holdings = holdings
         self._last_id = 0
@@ -210,14 +210,13 @@ class AllocationTable:
         self, family: int, expires_at: float, now: float
     ) -> tuple[RelayedAddress, bytes]:
         """Take an even port and reserve the next one, under a new token."""
-        if len(self._reservation_deadlines) >= self.settings.reservations_max:
+        if len(self._reservations) >= self.settings.reservations_max:
             raise CapacityError
         relayed = self._relayed(family, self.ports.pool(family).take_even_pair(), expires_at)
         token = self._random_bytes(RESERVATION_TOKEN_LENGTH)
         host, port = relayed.sockaddr
-        self._reservations[token] = host, port + 1
         deadline = now + self.settings.reservation_lifetime_seconds
-        self._reservation_deadlines.append((deadline, token))
+        self._reservations[token] = (host, port + 1), deadline
         return relayed, token
 
     def port_take_reserved(self, token: bytes, expires_at: float, now: float) -> RelayedAddress:
@@ -230,7 +229,8 @@ class AllocationTable:
         reserved = self._reservations.pop(token, None)
         if reserved is None:
             raise CapacityError
-        return RelayedAddress(*reserved, expires_at)
+        (host, port), _ = reserved
+        return RelayedAddress(host, port, expires_at)
 
     def port_release(self, relayed: RelayedAddress) -> None:
         """Give back a port that belongs to no live allocation."""
@@ -240,7 +240,7 @@ class AllocationTable:
         """Give up a reservation whose token nobody will hear of."""
         reserved = self._reservations.pop(token, None)
         if reserved is not None:
-            self.ports.release(reserved)
+            self.ports.release(reserved[0])
 
     def _relayed(self, family: int, port: int | None, expires_at: float) -> RelayedAddress:
         if port is None:
@@ -251,8 +251,8 @@ class AllocationTable:
 
     def next_deadline(self) -> float | None:
         """When `expired` should be asked next; None where nothing waits."""
-        waiting = (self._allocation_deadlines, self._reservation_deadlines)
-        heads = [deadlines[0][0] for deadlines in waiting if deadlines]
+        heads = [deadline for deadline, _ in self._allocation_deadlines[:1]]
+        heads += [deadline for _, deadline in islice(self._reservations.values(), 1)]
         connection = self.connections.next_deadline()
         return min(heads if connection is None else [*heads, connection], default=None)
 
@@ -298,9 +298,10 @@ class AllocationTable:
             self.reservation_drop(token)
 
     def _reservations_expire(self, now: float) -> None:
-        deadlines = self._reservation_deadlines
-        while deadlines and deadlines[0][0] <= now:
-            _, token = deadlines.popleft()
+        while self._reservations:
+            token, (_, deadline) = next(iter(self._reservations.items()))
+            if deadline > now:
+                return
             self.reservation_drop(token)
 
 

@@ -22,7 +22,7 @@ from relay.core.authentication import (
     holder_of,
     refresh_allowed,
 )
-from relay.core.challenge import challenge_values
+from relay.core.challenge import Values, challenge_values
 from relay.core.channeldata import CHANNELDATA_HEADER, HEADER_LENGTH, PADDING_MAX
 from relay.core.connections import PeerConnection
 from relay.core.control import Control
@@ -36,7 +36,7 @@ from relay.core.effects import (
 from relay.core.error_codes import BAD_REQUEST, UNKNOWN_ATTRIBUTE
 from relay.core.errors import MalformedMessageError
 from relay.core.gate import EMPTY
-from relay.core.guard import Guard
+from relay.core.guard import UNAUTHENTICATED_ANSWERS, Guard
 from relay.core.holdings import Holdings
 from relay.core.nonce import FEATURE_PASSWORD_ALGORITHMS, FEATURE_USERNAME_ANONYMITY
 from relay.core.replacement import Enforcement, settings_replace
@@ -320,10 +320,13 @@ class TurnServer:
     def handle_deadline(self, now: float) -> list[Effect]:
         """End what has expired, and forget what is too old."""
         self.guard.refusals.purge_if_due(now)
-        expired = [
-            AllocationEnded(allocation) if relayed is None else CloseRelayed(allocation, relayed)
-            for allocation, relayed in self.table.expired(now)
-        ]
+        expired: list[Effect] = []
+        for allocation, relayed in self.table.expired(now):
+            if relayed is None:
+                expired.append(AllocationEnded(allocation))
+            else:
+                expired += tcp.family_lost(self.table, allocation, relayed.family)
+                expired.append(CloseRelayed(allocation, relayed))
         waited = [
             effect
             for connection in self.table.connections.expired(now)
@@ -448,12 +451,16 @@ class TurnServer:
             return silence
         if refused.code == UNKNOWN_ATTRIBUTE:
             return [unknown_attributes(message, five_tuple, message.unknown_required())]
-        values = []
+        values: Values = []
         if refused.code != BAD_REQUEST:
             unix_now = self.table.entitlements.unix(now)
-            values = challenge_values(
+            challenge = challenge_values(
                 self.settings, message, length, five_tuple, self._features, unix_now
             )
+            if challenge is None:  # no client asks with so little
+                self.dropped[UNAUTHENTICATED_ANSWERS] += 1
+                return []
+            values = challenge
         answer = error_answer(message, five_tuple, refused.code, values, None)
         if refused.outcome is None:
             return [answer]

@@ -26,6 +26,9 @@ NOBODY: Final = (
     "no relay answers: see that one runs (`make run`, or `manage.py runrelay`) and that REDIS_URL"
     " is the same here and there"
 )
+PERHAPS_LATER: Final = (
+    "; one that only stands still does it as soon as it goes on: look with `relay_status`"
+)
 VALKEY_AWAY: Final = (
     "Valkey does not answer: start it (`make run` brings one), or see that REDIS_URL names the"
     " one that the relays listen to"
@@ -82,12 +85,17 @@ class RelayCommand(BaseCommand, ABC):
         for line in table_lines(columns, rows):
             self.say(line)
 
-    def somebody_must_answer(self, answered: Iterable[Origin], silent: Sequence[Origin]) -> None:
-        """Say so and end where nobody did."""
+    def somebody_must_answer(
+        self, answered: Iterable[Origin], silent: Sequence[Origin], *, ordered: bool = False
+    ) -> None:
+        """Say so and end where nobody did; what was `ordered` may still be done."""
         if any(True for _ in answered):
             return
         if silent:
-            raise CommandError(f"{silent_say(silent)}, and nobody else did", returncode=NOT_DONE)
+            later = PERHAPS_LATER if ordered else ""
+            raise CommandError(
+                f"{silent_say(silent)}, and nobody else did{later}", returncode=NOT_DONE
+            )
         raise CommandError(NOBODY, returncode=NOT_DONE)
 
     def node_must_be(self, node: str) -> None:
@@ -123,7 +131,7 @@ class RelayCommand(BaseCommand, ABC):
             self.say_json(told_document(told))
         if node is not None and not (told.relays or told.silent):
             self.node_must_be(node)
-        self.somebody_must_answer(told.relays, told.silent)
+        self.somebody_must_answer(told.relays, told.silent, ordered=True)
         if not options["json"]:
             rows = [(str(origin), word(done)) for origin, done in told.relays.items()]
             for line in table_lines((), rows):
@@ -188,7 +196,7 @@ def project_of(public_id: str | None) -> Project | None:
     project = Project.objects.filter(public_id=public_id).first()
     if project is None:
         raise CommandError(
-            f"there is no project {public_id}: the page of a project shows its id",
+            f"there is no project {public_id!r}: the page of a project shows its id",
             returncode=NOT_DONE,
         )
     return project

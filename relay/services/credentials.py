@@ -140,13 +140,13 @@ def ice_servers(
 ) -> tuple[IceServer, ...]:
     """What a WebRTC client is given (URIs of RFC 7064 and RFC 7065).
 
-    STUN, TURN over UDP, and TURN over TLS where there is a certificate: each further address would
-    cost every client a second or more before its call.
+    STUN, TURN over UDP, and what gets through where UDP does not: TURN over TLS, or over TCP where
+    there is no certificate. Each further address would cost every client a second or more before
+    its call.
     """
     host = f"[{host}]" if ":" in host else host
-    urls = [f"turn:{host}:{port}?transport=udp"]
-    if tls_port is not None:
-        urls.append(f"turns:{host}:{tls_port}?transport=tcp")
+    over_tcp = f"turn:{host}:{port}" if tls_port is None else f"turns:{host}:{tls_port}"
+    urls = [f"turn:{host}:{port}?transport=udp", f"{over_tcp}?transport=tcp"]
     return (
         IceServer(urls=(f"stun:{host}:{port}",)),
         IceServer(urls=tuple(urls), username=username, credential=password),

@@ -11,7 +11,7 @@ import select
 import socket
 from collections.abc import Callable
 
-from relay.core.addresses import FAMILY_IPV6, SockAddress, host_family
+from relay.core.addresses import FAMILY_IPV4, FAMILY_IPV6, SockAddress, host_family
 from relay.core.allocation import Allocation, RelayedAddress
 from relay.core.connections import PeerConnection
 from relay.core.effects import Effect
@@ -19,6 +19,7 @@ from relay.core.gate import Gate
 from relay.core.turn import TurnServer
 from relay.transports.stream import StreamConnection
 
+FAMILIES = FAMILY_IPV4, FAMILY_IPV6
 LISTEN_BACKLOG = 16
 ACCEPT_MAX = 16
 EVENTS_MAX = 64
@@ -110,6 +111,7 @@ class PeerStreams:
         self._listening: dict[tuple[int, int], socket.socket] = {}  # by allocation id and family
         self._splices: dict[int, Splice] = {}  # by descriptor
         self._by_connection: dict[int, Splice] = {}
+        self._by_allocation: dict[int, set[int]] = {}  # ids of its connections
         self._paused: set[Splice] = set()
         self._resting: list[socket.socket] = []  # listeners
         self._buffer = memoryview(bytearray(RECEIVE_LENGTH))
@@ -160,6 +162,7 @@ class PeerStreams:
         splice.connection = connection
         self._splices[opened.fileno()] = splice
         self._by_connection[connection.id] = splice
+        self._by_allocation.setdefault(connection.allocation.id, set()).add(connection.id)
         self._epoll.register(opened, select.EPOLLOUT)
         return splice
 
@@ -204,6 +207,10 @@ class PeerStreams:
         splice = self._by_connection.pop(connection.id, None)
         if splice is None:
             return
+        others = self._by_allocation[connection.allocation.id]
+        others.remove(connection.id)
+        if not others:
+            del self._by_allocation[connection.allocation.id]
         del self._splices[splice.socket.fileno()]
         self._paused.discard(splice)
         self._epoll.unregister(splice.socket)
@@ -225,13 +232,12 @@ class PeerStreams:
 
     def close_allocation(self, allocation: Allocation) -> None:
         """Close everything of an allocation."""
-        for splice in list(self._by_connection.values()):
-            connection = splice.connection
-            if connection is not None and connection.allocation is allocation:
+        for number in list(self._by_allocation.get(allocation.id, ())):
+            connection = self._by_connection[number].connection
+            if connection is not None:
                 self.close(connection)
-        for number, family in list(self._listening):
-            if number == allocation.id:
-                self.close_relayed(allocation, family)
+        for family in FAMILIES:
+            self.close_relayed(allocation, family)
 
     def close_all(self) -> None:
         """Close what is still open, and the epoll."""

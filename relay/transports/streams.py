@@ -391,6 +391,8 @@ class StreamSockets:
         if connection.splice is not None:
             connection.splice.from_client(data)
             return
+        if connection.closing:  # what was read with its last message; its peer is gone
+            return
         messages = listener.messages[connection.transport]
         left = connection.framer.pending_bytes + len(data)
         for message in connection.framer.receive(data):

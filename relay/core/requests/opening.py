@@ -7,6 +7,8 @@ Allocate ──▶ OpenRelayed ──opened──▶ the next address, or Alloca
 
 from __future__ import annotations
 
+from math import ceil
+
 from relay.core import attributes, stun
 from relay.core.addresses import FAMILY_IPV4, FAMILY_IPV6, FiveTuple, xor_address_encode
 from relay.core.allocation import Allocation
@@ -98,7 +100,7 @@ def _refusal(opening: Opening) -> SendToClient:
 def _answer(table: AllocationTable, opening: Opening, now: float) -> bytes:
     allocation, exchange = opening.allocation, opening.exchange
     transaction_id = allocation.transaction_id
-    left = max(0, int(opening.expires_at - now))
+    left = max(0, ceil(opening.expires_at - now))  # as asked, where the socket was there at once
     lifetime = min(left, allocation.seconds_until_cut(table.entitlements.unix(now)))
     values = [
         (attributes.XOR_RELAYED_ADDRESS, xor_address_encode(relayed.sockaddr, transaction_id))

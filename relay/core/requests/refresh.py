@@ -17,6 +17,7 @@ from relay.core.requests.exchange import (
 )
 from relay.core.requests.mobility import move_ask, ticket_check
 from relay.core.requests.renewal import token_renew, token_renewable
+from relay.core.requests.tcp import family_lost
 from relay.core.tables import AllocationTable
 
 
@@ -44,15 +45,16 @@ def refresh(table: AllocationTable, exchange: Exchange) -> list[Effect]:
             exchange.five_tuple, exchange.message.transaction_id, answer.datagram, exchange.now
         )
     if lifetime == 0:
-        return [answer, _end(table, allocation, family)]
+        return [answer, *_end(table, allocation, family)]
     for relayed in allocation.relayed.values():
         if family in (None, relayed.family):
             table.extend(allocation, relayed, exchange.now + lifetime)
     return [answer]
 
 
-def _end(table: AllocationTable, allocation: Allocation, family: int | None) -> Effect:
+def _end(table: AllocationTable, allocation: Allocation, family: int | None) -> list[Effect]:
     if family is None or len(allocation.relayed) == 1:
         table.remove(allocation)
-        return AllocationEnded(allocation)
-    return CloseRelayed(allocation, table.family_remove(allocation, family))
+        return [AllocationEnded(allocation)]
+    lost = family_lost(table, allocation, family)
+    return [*lost, CloseRelayed(allocation, table.family_remove(allocation, family))]

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from relay.core import attributes, stun
-from relay.core.addresses import FiveTuple, SockAddress, host_pack, xor_address_encode
+from relay.core.addresses import (
+    FiveTuple,
+    SockAddress,
+    host_family,
+    host_pack,
+    xor_address_encode,
+)
 from relay.core.allocation import TCP_PROTOCOL, Allocation
 from relay.core.connections import CONNECTION_ID_LENGTH, PeerConnection
 from relay.core.effects import (
@@ -104,6 +110,16 @@ def connection_lost(table: AllocationTable, connection: PeerConnection) -> list[
     code = error_code_encode(CONNECTION_TIMEOUT_OR_FAILURE, explained=True)
     failure = attributes.ERROR_CODE, code
     return [close, _connect_answer(connection, stun.ERROR, failure)]
+
+
+def family_lost(table: AllocationTable, allocation: Allocation, family: int) -> list[Effect]:
+    """The relayed address of one family is given up: so are its connections with peers."""
+    return [
+        effect
+        for connection in table.connections.of_allocation(allocation)
+        if host_family(connection.peer[0]) == family
+        for effect in connection_lost(table, connection)
+    ]
 
 
 def _connect_answer(

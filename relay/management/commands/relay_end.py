@@ -33,9 +33,10 @@ class Command(RelayCommand):
         if options["json"]:
             self.say_json(told_document(told))
         if not told.relays:
+            self.node_must_be(node)
             raise CommandError(
-                f"{node} does not answer with that boot: if it comes back as it was, it ends"
-                f" {name}; if it was started anew, the session is over already",
+                f"{node} does not run with that boot any more, so the session is over; where it"
+                " only stands still, it ends the session as soon as it goes on",
                 returncode=NOT_DONE,
             )
         (done,) = told.relays.values()

@@ -49,11 +49,12 @@ class Command(RelayCommand):
 
     def act(self, options: Mapping[str, Any]) -> None:
         live = refusals_live(label=options["label"], project=project_of(options["project"]))
+        forgetful = young(relays_live(), timezone.now().timestamp())
         if options["json"]:
-            self.say_json(document(live))
+            self.say_json(document(live, forgetful))
         self.somebody_must_answer(live.answered, live.silent)
         if not options["json"]:
-            self.show(live, young(relays_live(), timezone.now().timestamp()))
+            self.show(live, forgetful)
         self.silent_end(live.silent)
 
     def show(self, live: LiveRefusals, forgetful: Sequence[str]) -> None:
@@ -97,8 +98,9 @@ def young(live: LiveStatus, unix_now: float) -> list[str]:
     ]
 
 
-def document(live: LiveRefusals) -> Mapping[str, object]:
+def document(live: LiveRefusals, forgetful: Sequence[str]) -> Mapping[str, object]:
     return {
+        "incomplete": list(forgetful),
         "refusals": [
             {**origin._asdict(), **refusal._asdict()} for origin, refusal in live.refusals
         ],

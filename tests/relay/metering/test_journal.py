@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import signal
@@ -10,10 +11,17 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from relay.metering.journal import BootDirectory, Journal, boot_directories, segment_lines
+from relay.metering.journal import (
+    BootDirectory,
+    Journal,
+    _write_all,
+    boot_directories,
+    segment_lines,
+)
 from relay.metering.records import AuthenticationRecord, SessionRecord, record_decode
 
 EVENT = AuthenticationRecord("n", "b", 1, 0.0, None, "192.0.2.1", 1, "udp", "accepted")
@@ -272,6 +280,17 @@ def test_flush_that_comes_after_the_end_says_nothing_and_touches_nothing(
         assert os.fstat(other.fileno()).st_mtime == 0
     assert journal.error is None
     assert not capsys.readouterr().err
+
+
+def test_write_that_is_cut_short_is_gone_on_with(tmp_path: Path) -> None:
+    class Slow(io.FileIO):
+        def write(self, data: Any) -> int:
+            return super().write(data[:7])
+
+    lines = b"".join(b"line %d\n" % number for number in range(100))
+    with Slow(tmp_path / "segment", "w") as segment:
+        _write_all(segment, lines)
+    assert (tmp_path / "segment").read_bytes() == lines
 
 
 def test_every_flush_shows_that_the_relay_lives(tmp_path: Path) -> None:

@@ -242,9 +242,9 @@ def test_whoever_is_refused_costs_the_same_work(monkeypatch: pytest.MonkeyPatch)
     calls: Counter[str] = Counter()
     digest, compare, nonce_mac = hmac.digest, hmac.compare_digest, nonce._mac
 
-    def nonce_counted(key: bytes, prefix: bytes, time: bytes, client: SockAddress) -> bytes:
+    def nonce_counted(key: bytes, prefix: bytes, units: int, client: SockAddress) -> bytes:
         calls["nonce"] += 1
-        return nonce_mac(key, prefix, time, client)
+        return nonce_mac(key, prefix, units, client)
 
     def digest_counted(key: bytes, message: bytes, name: str) -> bytes:
         calls[name] += 1

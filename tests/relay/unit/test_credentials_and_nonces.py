@@ -57,15 +57,22 @@ def test_nonce_is_good_for_its_client_and_its_time_only(features: int | None) ->
     nonce = nonce_make(b"key", CLIENT, NOW, features)
     assert len(nonce) == (11 if features is None else 24)
     assert nonce_offers_algorithms(nonce) == (features is not None)
-    made_at = nonce_made_at([b"key"], CLIENT, nonce)
+    made_at = nonce_made_at([b"key"], CLIENT, nonce, NOW)
     assert made_at is not None
-    assert nonce_made_at([b"key"], ("192.0.2.7", 40001), nonce) is None
-    assert nonce_made_at([b"key"], ("192.0.2.8", 40000), nonce) is None
+    assert nonce_made_at([b"key"], ("192.0.2.7", 40001), nonce, NOW) is None
+    assert nonce_made_at([b"key"], ("192.0.2.8", 40000), nonce, NOW) is None
     assert nonce_is_fresh(made_at, NOW + 3600, 3600)
     assert not nonce_is_fresh(made_at, NOW + 3601, 3600)
-    ahead = nonce_made_at([b"key"], CLIENT, nonce_make(b"key", CLIENT, NOW + 128, features))
-    assert ahead is not None
-    assert not nonce_is_fresh(ahead, NOW, 3600)
+    ahead = nonce_make(b"key", CLIENT, NOW + 128, features)
+    assert nonce_made_at([b"key"], CLIENT, ahead, NOW) is None
+
+
+def test_nonce_whose_16_bits_of_time_have_come_round_is_not_ours() -> None:
+    nonce = nonce_make(b"key", CLIENT, NOW, FEATURE_PASSWORD_ALGORITHMS)
+    round_seconds = 64 << 16
+    assert nonce_made_at([b"key"], CLIENT, nonce, NOW + round_seconds - 64) is not None
+    for later in (round_seconds, round_seconds + 600, 2 * round_seconds):
+        assert nonce_made_at([b"key"], CLIENT, nonce, NOW + later) is None
 
 
 def test_nonce_is_another_one_for_every_client_time_and_key() -> None:
@@ -87,16 +94,16 @@ def test_nonce_carries_the_features_in_their_registered_bits() -> None:
 
 def test_nonce_without_its_cookie_or_with_other_features_is_not_ours() -> None:
     nonce = nonce_make(b"key", CLIENT, NOW, FEATURE_PASSWORD_ALGORITHMS)
-    assert nonce_made_at([b"key"], CLIENT, nonce[13:]) is None
-    assert nonce_made_at([b"key"], CLIENT, b"obMatJos2AAAA" + nonce[13:]) is None
+    assert nonce_made_at([b"key"], CLIENT, nonce[13:], NOW) is None
+    assert nonce_made_at([b"key"], CLIENT, b"obMatJos2AAAA" + nonce[13:], NOW) is None
 
 
 def test_nonce_of_the_old_key_is_accepted_while_keys_rotate() -> None:
     nonce = nonce_make(b"old", CLIENT, NOW, 1)
-    assert nonce_made_at([b"new", b"old"], CLIENT, nonce) is not None
-    assert nonce_made_at([b"new"], CLIENT, nonce) is None
+    assert nonce_made_at([b"new", b"old"], CLIENT, nonce, NOW) is not None
+    assert nonce_made_at([b"new"], CLIENT, nonce, NOW) is None
 
 
 @pytest.mark.parametrize("nonce", [b"", b"x", b"=" * 11, b"\xff" * 24, b"a" * 4096])
 def test_junk_is_no_nonce(nonce: bytes) -> None:
-    assert nonce_made_at([b"key"], CLIENT, nonce) is None
+    assert nonce_made_at([b"key"], CLIENT, nonce, NOW) is None

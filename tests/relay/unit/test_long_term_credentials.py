@@ -29,6 +29,7 @@ from tests.turn_client import (
     message_encode,
 )
 
+SOFTWARE = 0x8022
 INTEGRITIES = {Attribute.MESSAGE_INTEGRITY, Attribute.MESSAGE_INTEGRITY_SHA256}
 NAMES = {Attribute.USERNAME, Attribute.USERHASH}
 CHALLENGE = {Attribute.REALM, Attribute.NONCE}
@@ -257,6 +258,19 @@ def test_whoever_has_tried_is_told_the_algorithms_however_long_our_name(code: in
         assert len(answer) <= 2.8 * client.sent[-1]
         names_told.add(Attribute.THIRD_PARTY_AUTHORIZATION in told.attributes)
     assert names_told == {True, False}
+
+
+@pytest.mark.parametrize("realm", ["t", "turn", "turn.example.org", "r" * 28])
+def test_challenge_is_at_most_2_8_times_any_request(realm: str) -> None:
+    world = World(settings_make(realm=realm))
+    requests: list[Attributes] = [[], [(SOFTWARE, b"")], [REQUESTED]]
+    requests += [[REQUESTED, (SOFTWARE, bytes(length))] for length in range(60)]
+    for attributes in requests:
+        client = world.client()
+        client.transmit(message_encode(Method.ALLOCATE, Kind.REQUEST, attributes))
+        answers = [len(datagram) for datagram in client.arrived]
+        assert all(length <= 2.8 * client.sent[-1] for length in answers), attributes
+        assert answers or client.sent[-1] < 28  # whoever allocates gets his challenge
 
 
 def test_bare_header_alone_gets_a_nonce_without_its_cookie() -> None:

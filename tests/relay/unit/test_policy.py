@@ -50,6 +50,9 @@ def embedded(host: str) -> list[str]:
         f"64:ff9b::{host}",
         f"2002:{number >> 16:x}:{number & 0xFFFF:x}::",
         f"2002:{number >> 16:x}:{number & 0xFFFF:x}::1",
+        f"::ffff:0:{host}",
+        f"2a00:1450:1:2:0:5efe:{number >> 16:x}:{number & 0xFFFF:x}",
+        f"2a00:1450:1:2:200:5efe:{number >> 16:x}:{number & 0xFFFF:x}",
     ]
 
 

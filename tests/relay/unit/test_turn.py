@@ -16,6 +16,7 @@ from tests.turn_client import (
     Kind,
     Method,
     TurnError,
+    message_decode,
     message_encode,
 )
 
@@ -260,6 +261,32 @@ def test_deadlines_of_ended_allocations_are_swept_out() -> None:
         client.refresh(0)
     assert len(world.turn.table._allocation_deadlines) < 100
     assert world.turn.table.ports.taken_count == 0
+
+
+def test_reservation_that_is_used_or_given_up_counts_no_more() -> None:
+    world = World(settings_make(reservations_max=1))
+    client = world.client()
+    for _ in range(4):
+        answer = client.request(Method.ALLOCATE, [REQUESTED, (EVEN_PORT, b"\x80")])
+        other = world.client(("192.0.2.7", 40001))
+        token = (Attribute.RESERVATION_TOKEN, answer.attributes[Attribute.RESERVATION_TOKEN])
+        other.request(Method.ALLOCATE, [REQUESTED, token])
+        client.refresh(0)
+        other.refresh(0)
+
+
+def test_lifetime_that_is_told_is_the_one_that_was_asked_for() -> None:
+    world = World()
+    client = world.client()
+    client.challenge_take(client.exchange(Method.ALLOCATE))
+    world.opening_is_slow = True  # a socket takes a moment
+    client.transmit(
+        message_encode(Method.ALLOCATE, Kind.REQUEST, client.signed([REQUESTED]), key=client.key)
+    )
+    world.now += 0.3
+    world.open_all()
+    answer = message_decode(client.arrived.popleft())
+    assert int.from_bytes(answer.attributes[Attribute.LIFETIME], "big") == 600
 
 
 def test_reservations_are_bounded() -> None:
