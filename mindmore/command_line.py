@@ -11,10 +11,11 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import execute_from_command_line
 from django.db import InterfaceError, OperationalError
 
-from mindmore.environment import bare_environment
+from mindmore.environment import bare_environment, given_names
 from mindmore.logs import DATABASE_AWAY
-from mindmore.variables import PREFIX
+from mindmore.variables import PREFIX, unknown_warnings
 
+HOME = Path(__file__).resolve().parent.parent / ".mindmore"
 ASKING = "relay_"  # what begins so asks running relays
 
 
@@ -23,6 +24,8 @@ def main(argv: list[str]) -> int:
     try:
         if "".join(argv[1:2]).startswith(ASKING):
             settings_load()
+            for line in unknown_warnings(given_names(HOME)):
+                print(line, file=sys.stderr)
         execute_from_command_line(argv)
     except ImproperlyConfigured as error:
         print(error, file=sys.stderr)
@@ -49,7 +52,7 @@ def settings_load() -> None:
     try:
         settings.INSTALLED_APPS  # noqa: B018 - to load them
     except ImproperlyConfigured as error:
-        bare = bare_environment(default_home=Path(__file__).resolve().parent.parent / ".mindmore")
+        bare = bare_environment(default_home=HOME)
         for name in [name for name in os.environ if name.startswith(PREFIX)]:
             del os.environ[name]
         os.environ.update(bare)

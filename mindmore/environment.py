@@ -367,6 +367,12 @@ def bare_environment(*, default_home: Path) -> dict[str, str]:
     return {"MINDMORE_HOME": os.devnull, **dict.fromkeys(SECRETS, secret), **names}
 
 
+def given_names(default_home: Path) -> set[str]:
+    """The names of all variables that people have set, in whatever way."""
+    home = Path(os.environ.get("MINDMORE_HOME") or default_home).absolute()
+    return {*os.environ, *read_env_lines(home / ENV_FILE)}
+
+
 def read_env_lines(path: Path) -> dict[str, str]:
     """As `read_env_file`, without the lines that are not of the form; nothing where it fails."""
     try:

@@ -54,7 +54,8 @@ class Child:
     delay_seconds: float = DELAY_SECONDS_MIN
     starts_at: float | None = None  # when it is to be started again
     last_line: str = ""
-    holds_last_line: bool = False  # says it only when another one comes
+    # Until it is ready: what it says last is said with its end, where it ends.
+    holds_last_line: bool = True
     held: str = ""  # not said yet
     pipes: list[Pipe] = field(default_factory=list)
 
@@ -134,7 +135,6 @@ class Supervisor:
                 is not printed then.
         """
         child = self.start(command, lambda: False)
-        child.holds_last_line = True
         while child.running:
             self._turn(None)
             self._raise_when_asked_to_stop()
@@ -154,8 +154,6 @@ class Supervisor:
         """
         deadline = time.monotonic() + seconds_max
         waiting = list(children)
-        for child in waiting:  # what it says last is said with its end, where it ends
-            child.holds_last_line = True
         while waiting:
             self._turn(POLL_SECONDS)
             self._raise_when_asked_to_stop()

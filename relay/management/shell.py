@@ -13,6 +13,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from accounts.models import Project
 from relay.control.answers import Done, Origin
+from relay.core.credentials import USERNAME_LENGTH_MAX
 from relay.publishing import ControlUnreachableError
 from relay.selectors import nodes_live
 from relay.services.relays import Told
@@ -200,6 +201,21 @@ def project_of(public_id: str | None) -> Project | None:
             returncode=NOT_DONE,
         )
     return project
+
+
+def label_of(label: str) -> str:
+    """The username, credential id or label that was asked for.
+
+    Raises:
+        CommandError: it is none.
+    """
+    if not label.strip() or len(label) > USERNAME_LENGTH_MAX or not label.isprintable():
+        raise CommandError(
+            f"that is no label: a username, credential id or label has 1 to {USERNAME_LENGTH_MAX}"
+            " printable characters",
+            returncode=NOT_DONE,
+        )
+    return label
 
 
 def time_show(unix: float) -> str:

@@ -246,6 +246,12 @@ def test_line_of_the_env_file_without_a_name_is_named_and_not_repeated(tmp_path:
     assert "hidden" not in str(refusal.value)
 
 
+def test_line_of_the_env_file_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
+    (tmp_path / "env").write_bytes("# Zürich\nNAME=Zürich\n".encode("latin-1"))
+    with pytest.raises(ImproperlyConfigured, match=f"{tmp_path / 'env'}, line 2 is not UTF-8"):
+        read_env_file(tmp_path / "env")
+
+
 @pytest.mark.parametrize(
     ("line", "value"),
     [('N="a b"', "a b"), ("N='a'", "a"), ('N="', '"'), ('N=a"b"', 'a"b"'), (" N = a ", "a")],

@@ -134,6 +134,14 @@ def test_second_start_is_refused(stack: Stack) -> None:
     assert "MINDMORE_HOME" in line
 
 
+def test_hang_up_reloads_the_relay_and_ends_nothing(stack: Stack) -> None:
+    before = len(stack.lines)
+    stack.signal(signal.SIGHUP)
+    line = stack.wait_for_line("reload", 10, after=before)
+    assert "relay" in line
+    assert get(f"{stack.web_url}/healthz")[0] == 200
+
+
 def test_other_commands_use_the_running_servers(stack: Stack) -> None:
     done = subprocess.run(
         [sys.executable, "manage.py", "showmigrations", "accounts"],
@@ -284,8 +292,33 @@ def test_site_url_without_a_scheme_is_named(other: Stack) -> None:
 def test_child_that_refuses_its_settings_ends_the_start(other: Stack) -> None:
     other.environment["MINDMORE_TURN_RELAY_ADDRESS"] = "0.0.0.0"
     line = last_line_of_failed_start(other)
-    assert line.startswith("mindmore: relay ended with exit code 1")
+    assert line.startswith("mindmore: relay ended with exit code 1: clients cannot be told")
     assert "MINDMORE_TURN_RELAY_ADDRESS" in line
+    assert other.output.count("MINDMORE_TURN_RELAY_ADDRESS") == 1
+
+
+def test_two_parts_with_one_port_are_named(other: Stack) -> None:
+    other.environment["MINDMORE_TURN_METRICS_PORT"] = str(other.web_port)
+    line = last_line_of_failed_start(other)
+    assert "MINDMORE_WEB_PORT and MINDMORE_TURN_METRICS_PORT are both" in line
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("127.0.0.1", "names first"),
+        ("::1", "of the same family"),
+        ("203.0.113.9", "no address of this host"),
+        ("nowhere", "set it to IP addresses"),
+    ],
+)
+def test_unusable_other_address_is_named_with_the_reason(
+    other: Stack, address: str, why: str
+) -> None:
+    other.environment["MINDMORE_TURN_OTHER_ADDRESS"] = address
+    line = last_line_of_failed_start(other)
+    assert "MINDMORE_TURN_OTHER_ADDRESS" in line
+    assert why in line
 
 
 def test_network_that_is_none_is_named(other: Stack) -> None:

@@ -14,6 +14,7 @@ from relay.core.refusals import KEPT_SECONDS
 from relay.management.shell import (
     Column,
     RelayCommand,
+    label_of,
     project_of,
     seconds_show,
     silent_document,
@@ -48,7 +49,8 @@ class Command(RelayCommand):
         parser.add_argument("--project", metavar="PRJ", help="of this project only, by its id")
 
     def act(self, options: Mapping[str, Any]) -> None:
-        live = refusals_live(label=options["label"], project=project_of(options["project"]))
+        label, project = label_of(options["label"]), project_of(options["project"])
+        live = refusals_live(label=label, project=project)
         forgetful = young(relays_live(), timezone.now().timestamp())
         if options["json"]:
             self.say_json(document(live, forgetful))

@@ -13,6 +13,7 @@ from relay.management.shell import (
     Column,
     RelayCommand,
     count_show,
+    label_of,
     project_of,
     seconds_show,
     silent_document,
@@ -39,9 +40,7 @@ class Command(RelayCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         super().add_arguments(parser)
         parser.add_argument("--project", metavar="PRJ", help="of this project only, by its id")
-        parser.add_argument(
-            "--label", default="", help="of this username, credential id or label only"
-        )
+        parser.add_argument("--label", help="of this username, credential id or label only")
         parser.add_argument(
             "--addresses",
             action="store_true",
@@ -51,7 +50,7 @@ class Command(RelayCommand):
     def act(self, options: Mapping[str, Any]) -> None:
         live = sessions_live(
             project=project_of(options["project"]),
-            label=options["label"],
+            label="" if options["label"] is None else label_of(options["label"]),
             with_addresses=options["addresses"],
         )
         if options["json"]:

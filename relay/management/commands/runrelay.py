@@ -26,7 +26,7 @@ from relay.core.holdings import Holdings
 from relay.core.limits import OnExpiry, ProjectLimits
 from relay.core.policy import PeerPolicyRules
 from relay.core.settings import NatDiscovery, TurnSettings
-from relay.host_addresses import host_addresses
+from relay.host_addresses import host_addresses, relayed_address_fault
 from relay.log import log
 from relay.machine import RelayFailedError, RelayStartError, relayed_addresses_try
 from relay.own_endpoints import HostNames
@@ -244,14 +244,29 @@ def nat_discovery(settings: Any) -> NatDiscovery | None:
     other = settings.TURN_OTHER_ADDRESS
     if not other:
         return None
-    first = next(
-        (host for host in settings.TURN_LISTEN_ADDRESSES if (":" in host) == (":" in other)), other
-    )
+    addresses = settings.TURN_LISTEN_ADDRESSES
+    first = next((host for host in addresses if (":" in host) == (":" in other)), None)
     ports = settings.TURN_PORT, settings.TURN_OTHER_PORT
-    if first == other or ip_address(first).is_unspecified or ports[0] == ports[1]:
+    if first is None or ip_address(first).is_unspecified:
         raise ValueError(
-            "MINDMORE_TURN_OTHER_ADDRESS and MINDMORE_TURN_OTHER_PORT must differ from the first"
-            " ones, and MINDMORE_TURN_LISTEN_ADDRESS name an address of the same family"
+            f"MINDMORE_TURN_OTHER_ADDRESS is {other}: MINDMORE_TURN_LISTEN_ADDRESS must name an"
+            " address of the same family, and not 0.0.0.0 or ::"
+        )
+    if first == other:
+        raise ValueError(
+            f"MINDMORE_TURN_OTHER_ADDRESS is {other}, which MINDMORE_TURN_LISTEN_ADDRESS names"
+            " first: set it to another address of this host"
+        )
+    if ports[0] == ports[1]:
+        raise ValueError(
+            f"MINDMORE_TURN_OTHER_PORT and MINDMORE_TURN_PORT are both {ports[0]}: set one of them"
+            " to another port"
+        )
+    fault = relayed_address_fault(other)
+    if fault:
+        raise ValueError(
+            f"MINDMORE_TURN_OTHER_ADDRESS is {other}, which is no address of this host: set it to"
+            " one, or leave it out"
         )
     return NatDiscovery(hosts=(first, other), ports=ports)
 

@@ -42,7 +42,10 @@ def test_credential_has_all_its_members(api: Api, noon: datetime, settings: Sett
         "iceServers": [
             {"urls": ["stun:turn.example.org:3478"]},
             {
-                "urls": ["turn:turn.example.org:3478?transport=udp"],
+                "urls": [
+                    "turn:turn.example.org:3478?transport=udp",
+                    "turn:turn.example.org:3478?transport=tcp",
+                ],
                 "username": credential["username"],
                 "credential": credential["credential"],
             },
@@ -370,7 +373,10 @@ def test_ipv6_address_stands_in_brackets(api: Api, settings: Settings) -> None:
     settings.TURN_HOST, settings.TURN_PORT = "2001:db8::1", 3479
     servers = api.mint().json["iceServers"]
     assert servers[0]["urls"] == ["stun:[2001:db8::1]:3479"]
-    assert servers[1]["urls"] == ["turn:[2001:db8::1]:3479?transport=udp"]
+    assert servers[1]["urls"] == [
+        "turn:[2001:db8::1]:3479?transport=udp",
+        "turn:[2001:db8::1]:3479?transport=tcp",
+    ]
 
 
 def test_server_with_a_certificate_is_named_by_three_addresses(

@@ -35,7 +35,7 @@ from tests.relay.asking.rig import (
 )
 from tests.relay.interop.servers import PROJECT, ROOT
 from tests.relay.transports.rig import until
-from tests.turn_client import TurnError
+from tests.turn_client import TurnClient, TurnError
 
 TIMES = 100
 EFFECTIVE_SECONDS_MAX = 2.0
@@ -146,7 +146,41 @@ def test_what_is_no_session_is_refused_with_an_example(name: str) -> None:
 def test_session_of_a_relay_that_is_gone_is_said_to_be_so(relays: list[Installation]) -> None:
     code, reason, _ = fails("relay_end", "node-9/ab/1")
     assert code == 1
-    assert "node-9 does not answer" in reason
+    assert "no relay is called node-9" in reason
+    code, reason, _ = fails("relay_end", "node-1/ab/1")
+    assert code == 1
+    assert "node-1 does not run with that boot any more" in reason
+
+
+# --- revoke ---------------------------------------------------------------------------------------
+@pytest.mark.django_db(transaction=True)
+def test_revoked_credential_ends_its_calls_and_is_refused(
+    relays: list[Installation], organisation: Organisation
+) -> None:
+    Project.objects.create(organisation=organisation, name="Calls", public_id=PROJECT)
+    server, label = relays[0].server, "crd_" + "a" * 16
+    with TurnClient(server.address, *server.credential("a" * 16)) as client:
+        client.allocate()
+        assert "is revoked" in run("relay_revoke", label, "--project", PROJECT)
+        until(lambda: not run_json("relay_sessions")["sessions"], EFFECTIVE_SECONDS_MAX)
+        with pytest.raises(TurnError) as ended:
+            client.allocate()
+        assert ended.value.code == 401
+    code, reason, _ = fails("relay_revoke", "crd_x", "--project", PROJECT)
+    assert code == 1
+    assert "crd_" in reason
+    code, reason, _ = fails("relay_revoke", label, "--project", "prj_unknown")
+    assert (code, "prj_unknown" in reason) == (1, True)
+
+
+@pytest.mark.parametrize("label", ["", " ", "x" * 600, "\x01"])
+def test_what_is_no_label_is_refused_and_no_relay_asked(
+    relays: list[Installation], label: str
+) -> None:
+    for command in (["relay_explain", label], ["relay_sessions", "--label", label]):
+        code, reason, _ = fails(*command)
+        assert code == 1
+        assert "that is no label" in reason
 
 
 # --- drain ----------------------------------------------------------------------------------------
