@@ -66,6 +66,11 @@ class Splice:
         """The client has taken all that waited: read the peer again."""
         self.owner.watch(self)
 
+    def client_took(self, length: int) -> None:
+        """Count what the client took later."""
+        if self.connection is not None:
+            self.connection.allocation.client_sent_bytes += length
+
     def rests_no_more(self, now: float) -> bool:
         """Whether what it rested for is over: the time, or the limit."""
         connection = self.connection
@@ -219,6 +224,7 @@ class PeerStreams:
         splice.socket.close()
         if splice.client is not None:
             client, splice.client = splice.client, None
+            connection.allocation.client_sent_bytes += client.uncounted_take()
             client.splice = None
             self._client_close(client)
 
@@ -304,8 +310,7 @@ class PeerStreams:
             return
         allocation = connection.allocation
         allocation.peer_received_bytes += length
-        if client.send_raw(self._buffer[:length]):
-            allocation.client_sent_bytes += length
+        allocation.client_sent_bytes += client.send_raw(self._buffer[:length])
         self._rate_check(splice, length, from_client=False)
         self.watch(splice)
 
@@ -316,7 +321,6 @@ class PeerStreams:
             return
         allocation = connection.allocation
         allocation.client_received_bytes += len(data)
-        allocation.peer_sent_bytes += len(data)
         splice.backlog += data
         if not _send(splice):
             self._perform(self._turn.connection_lost(connection))
@@ -386,7 +390,10 @@ def _connect(address: SockAddress, peer: SockAddress) -> socket.socket:
 def _send(splice: Splice) -> bool:
     """Send what waits, as far as the peer takes it; False where it is gone."""
     try:
-        del splice.backlog[: splice.socket.send(splice.backlog)]
+        sent = splice.socket.send(splice.backlog)
+        del splice.backlog[:sent]
+        if splice.connection is not None:
+            splice.connection.allocation.peer_sent_bytes += sent
     except BlockingIOError:
         pass
     except OSError:

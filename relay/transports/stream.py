@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
@@ -93,6 +94,9 @@ class Splice(Protocol):
     def client_has_room(self) -> None:
         """All that waited for the client is sent."""
 
+    def client_took(self, length: int) -> None:
+        """So much of what waited is sent."""
+
 
 class StreamConnection:
     """A connection and what waits in it.
@@ -106,12 +110,17 @@ class StreamConnection:
         broken: sending failed; what is left of it will be swept.
         splice: where it goes raw, to a peer (RFC 6062); None where it carries messages.
         closing: it is closed as soon as the client has taken what waits.
+
+    What is sent is counted when the kernel takes it: over TLS a message with its last byte. What
+    waits is told of later (`went_later`), or never, where the connection breaks.
     """
 
     __slots__ = (
         "_backlog",
         "_backlog_max",
+        "_uncounted",
         "_wait_for_room",
+        "_went_later",
         "broken",
         "client",
         "closing",
@@ -133,6 +142,7 @@ class StreamConnection:
         message_bytes_max: int,
         backlog_bytes_max: int,
         wait_for_room: Callable[[socket.socket, bool], None],
+        went_later: Callable[[StreamConnection, int], None],
     ) -> None:
         self.socket = accepted
         self.client = client
@@ -147,6 +157,9 @@ class StreamConnection:
         self._backlog = bytearray()
         self._backlog_max = backlog_bytes_max
         self._wait_for_room = wait_for_room
+        self._went_later = went_later
+        # What the backlog consists of: bytes that wait, and what they count once they are sent.
+        self._uncounted: deque[tuple[int, int]] = deque()
 
     @property
     def backlog_bytes(self) -> int:
@@ -158,46 +171,61 @@ class StreamConnection:
         """Whether it carries the data of a peer."""
         return self.splice is not None
 
-    def send(self, message: bytes | memoryview) -> int:
+    def send(self, message: bytes | memoryview) -> int | None:
         """Send one message, padded as streams want it.
 
         Returns:
-            Its length with padding; 0 where it was dropped because too much waits already.
+            What was sent at once of its length with padding; None where it was dropped because too
+            much waits already.
         """
         length = len(message)
         if self._backlog:
             answers = ANSWERS_BYTES if message[0] == CLASS_OF_ANSWERS else 0
             if len(self._backlog) + length > self._backlog_max + answers:
-                return 0
+                return None
         padding = -length & 3
         if padding:
             message = bytes(message) + bytes(padding)
-        if self.tls is not None:
-            message = self.tls.encrypt(message)
-        return length + padding if self.write(message) else 0
+        sent = self.send_raw(message)
+        return None if self.broken else sent
 
-    def send_raw(self, data: memoryview) -> bool:
-        """Send bytes of a peer; False where the connection is broken. The caller waits for room."""
-        return self.write(data if self.tls is None else self.tls.encrypt(data))
+    def send_raw(self, data: bytes | memoryview) -> int:
+        """Send bytes of a peer; how many went at once. The caller waits for room."""
+        if self.tls is None:
+            return self.write(data, len(data))
+        return self.write(self.tls.encrypt(data), len(data))
 
-    def write(self, data: bytes | memoryview) -> bool:
-        """Send bytes as they are, or let them wait; False where the connection is broken."""
+    def write(self, data: bytes | memoryview, counts: int = 0) -> int:
+        """Send bytes as they are, or let them wait; `broken` afterwards where that fails.
+
+        Args:
+            data: what is sent.
+            counts: what it counts, in bytes before TLS.
+
+        Returns:
+            What of that went at once.
+        """
+        if not data:  # TLS has ended
+            return 0
+        sent = 0
         if not self._backlog:
             try:
                 sent = self.socket.send(data)
             except BlockingIOError:
-                sent = 0
+                pass
             except OSError:
                 self.broken = True
-                return False
+                return 0
             if sent == len(data):
-                return True
+                return counts
             data = data[sent:]
             self._wait_for_room(self.socket, True)
+        counted = sent if counts and self.tls is None else 0
         self._backlog += data
+        self._uncounted.append((len(data), counts - counted))
         if len(self._backlog) > self._backlog_max + 2 * ANSWERS_BYTES:
             self.broken = True  # it makes TLS answer and reads nothing
-        return not self.broken
+        return counted
 
     def acknowledge(self) -> None:
         """Acknowledge what came, at once.
@@ -213,16 +241,40 @@ class StreamConnection:
     def backlog_send(self) -> None:
         """There is room again: send what waits."""
         try:
-            del self._backlog[: self.socket.send(self._backlog)]
+            sent = self.socket.send(self._backlog)
         except BlockingIOError:
             return
         except OSError:
             self.broken = True
             return
+        del self._backlog[:sent]
+        counted = self._counted(sent)
+        if counted:
+            self._went_later(self, counted)
         if not self._backlog:
             self._wait_for_room(self.socket, False)
             if self.splice is not None:
                 self.splice.client_has_room()
+
+    def _counted(self, sent: int) -> int:
+        """What the first `sent` bytes of the backlog count."""
+        counted = 0
+        while sent:
+            waiting, counts = self._uncounted.popleft()
+            if waiting <= sent:
+                sent -= waiting
+                counted += counts
+                continue
+            part = sent if counts and self.tls is None else 0
+            self._uncounted.appendleft((waiting - sent, counts - part))
+            return counted + part
+        return counted
+
+    def uncounted_take(self) -> int:
+        """What waits, to be counted now: nobody will be there to count it when it is sent."""
+        counted = sum(counts for _, counts in self._uncounted)
+        self._uncounted = deque((waiting, 0) for waiting, _ in self._uncounted)
+        return counted
 
     def close(self) -> None:
         """Close it; with TLS the client is told."""

@@ -66,9 +66,9 @@ class StreamListener:
                 self._dropped["client unreachable"] += 1
                 return 0
             sent = connection.send(message)
-            if not sent:
+            if sent is None:
                 self._dropped["client too slow"] += 1
-            return sent
+            return sent or 0
 
         return send
 
@@ -224,6 +224,7 @@ class StreamSockets:
             message_bytes_max=self._limits.stranger_message_bytes_max,
             backlog_bytes_max=self._limits.backlog_bytes_max,
             wait_for_room=self._wait_for_room,
+            went_later=self._went_later,
         )
         self._epoll.register(accepted, select.EPOLLIN)
         self._connections[accepted.fileno()] = connection, listener
@@ -277,6 +278,16 @@ class StreamSockets:
         reads = connection.splice is None or connection.splice.client_is_read
         events = select.EPOLLIN if reads and not connection.closing else 0
         self._epoll.modify(waiting, events | (select.EPOLLOUT if on else 0))
+
+    def _went_later(self, connection: StreamConnection, length: int) -> None:
+        """Count what had to wait for a client: for its allocation, or for that of its splice."""
+        if connection.splice is not None:
+            connection.splice.client_took(length)
+            return
+        _, listener = self._connections[connection.socket.fileno()]
+        allocation = listener.messages[connection.transport].clients.get(connection.client)
+        if allocation is not None:
+            allocation.client_sent_bytes += length
 
     def find(self, five_tuple: FiveTuple) -> StreamConnection | None:
         """The connection of a client."""

@@ -293,7 +293,7 @@ class Bench:
             )
             for count in IDLE
         }
-        speed = self.row(Row("allocations", "a second", True, 0, best_min=5_000))
+        speed = self.row(Row("allocations", "a second", True, 0, value_min=5_000))
         per_cpu = self.row(Row("allocations", "per server CPU second", True, 0))
         for _ in range(self.plan.idle_rounds):
             with self.running() as (load, servers):

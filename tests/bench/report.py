@@ -20,9 +20,7 @@ class Row:
     higher_is_better: bool
     digits: int = 1
     ratio_min: float | None = None  # the goal, against the second server
-    # A goal without a peer to compare with: what else runs on the machine only ever slows a server
-    # down, so the best round is the one that says what it can do.
-    best_min: float | None = None
+    value_min: float | None = None  # the goal, on its own
     value_max: float | None = None
     values: dict[str, list[float]] = field(default_factory=lambda: {label: [] for label in LABELS})
 
@@ -33,11 +31,6 @@ class Row:
     def value(self, label: str) -> float:
         """The median of the rounds."""
         return median(self.values[label])
-
-    @property
-    def best(self) -> float:
-        """The first server's best round, where more is better."""
-        return max(self.values["first"])
 
     @property
     def ratio(self) -> float:
@@ -52,8 +45,8 @@ class Row:
         """The goal in words."""
         if self.ratio_min is not None:
             return f"at least {self.ratio_min:g}x"
-        if self.best_min is not None:
-            return f"best round at least {self.best_min:,.0f}: {self.best:,.0f}"
+        if self.value_min is not None:
+            return f"at least {self.value_min:,.0f}"
         if self.value_max is not None:
             return f"at most {self.value_max:,.0f}"
         return ""
@@ -63,8 +56,8 @@ class Row:
         """Whether the goal is met; None where there is none."""
         if self.ratio_min is not None:
             return self.ratio >= self.ratio_min
-        if self.best_min is not None:
-            return self.best >= self.best_min
+        if self.value_min is not None:
+            return self.value("first") >= self.value_min
         if self.value_max is not None:
             return self.value("first") <= self.value_max
         return None
