@@ -1,7 +1,8 @@
 """The demo organisation: what a fresh installation greets its first visitor with.
 
 Seeded once. `demo.json` (mode 600) in the data directory holds for scripts what `manage.py up`
-prints for people; its addresses follow the settings at every start, its secrets stay.
+prints for people; its addresses follow the settings at every start, its secrets stay until they
+are changed or revoked.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from accounts.models import User
+from accounts.selectors import api_key_authenticate
 from accounts.services import api_key_create, organisation_create, project_create
 from mindmore.installation import file_write
 
@@ -54,8 +56,12 @@ def demo_seed(*, home: Path) -> None:
     with transaction.atomic():
         if demo is None or not User.objects.filter(email=EMAIL).exists():
             demo = _create()
+        # What was revoked or changed since is no more offered to anybody.
+        user = User.objects.get(email=EMAIL)
         demo = replace(
             demo,
+            api_key=demo.api_key if api_key_authenticate(key=demo.api_key) else "",
+            password=demo.password if user.check_password(demo.password) else "",
             web_url=settings.SITE_URL,
             turn_host=settings.TURN_HOST,
             turn_port=settings.TURN_PORT,

@@ -57,12 +57,13 @@ RELAY = (
     ' | {{ read -r user password; turnutils_uclient -y -u "$user" -w "$password"'
     " -p {turn_port} {turn_host}; }}"
 )
-INTRODUCTION = f"""
-  Dashboard   {{web_url}}/dashboard/
-  Log in      {{email}}
-  Password    {{password}}
-  API key     {{api_key}}
-
+INTRODUCTION = """
+  Dashboard   {web_url}/dashboard/
+  Log in      {email}
+  Password    {password}
+  API key     {api_key}
+"""
+FIRST_CALL = f"""
   Mint credentials:
   {MINT}
 
@@ -228,7 +229,13 @@ class Up:
             say("mindmore", f"what opens the demo organisation is in {self.home / 'demo.json'}")
         elif self.env.demo():
             demo = json.loads((self.home / "demo.json").read_text())
-            tell(INTRODUCTION.format(**demo))
+            shown = {
+                "password": demo["password"] or "was changed: you know it",
+                "api_key": demo["api_key"] or "was revoked: make one on the page of a project",
+            }
+            tell(INTRODUCTION.format(**{**demo, **shown}))
+            if demo["api_key"]:
+                tell(FIRST_CALL.format(**demo))
         tell(f"ready: {self.site_url}/ after {seconds:.1f} seconds; Ctrl-C ends it")
 
 

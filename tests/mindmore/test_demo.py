@@ -14,6 +14,7 @@ from pytest_django import Settings
 
 from accounts.models import Organisation, User
 from accounts.selectors import api_key_authenticate, project_for
+from accounts.services import api_key_revoke
 from mindmore.demo import EMAIL, demo_seed
 
 pytestmark = pytest.mark.django_db
@@ -47,6 +48,18 @@ def test_second_start_changes_nothing(tmp_path: Path) -> None:
     before = seeded(tmp_path)
     assert seeded(tmp_path) == before
     assert User.objects.count() == Organisation.objects.count() == 1
+
+
+def test_what_was_revoked_or_changed_is_not_offered_any_more(tmp_path: Path) -> None:
+    before = seeded(tmp_path)
+    api_key = api_key_authenticate(key=before["api_key"])
+    assert api_key
+    api_key_revoke(api_key=api_key)
+    assert seeded(tmp_path) == {**before, "api_key": ""}
+    user = User.objects.get(email=EMAIL)
+    user.set_password("another one")
+    user.save()
+    assert seeded(tmp_path) == {**before, "api_key": "", "password": ""}
 
 
 def test_addresses_follow_the_settings(tmp_path: Path, settings: Settings) -> None:
