@@ -300,6 +300,17 @@ def test_reservations_are_bounded() -> None:
     clients[3].request(Method.ALLOCATE, [REQUESTED, (EVEN_PORT, b"\x80")])
 
 
+def test_pair_whose_even_port_fails_is_given_back_whole() -> None:
+    world = World()
+    world.ports_elsewhere = set(range(50000, 50100))
+    with refused(508):
+        world.client().request(Method.ALLOCATE, [REQUESTED, (EVEN_PORT, b"\x80")])
+    assert world.turn.table.ports.taken_count == 0
+    world.ports_elsewhere.clear()
+    world.client().request(Method.ALLOCATE, [REQUESTED, (EVEN_PORT, b"\x80")])
+    assert world.turn.table.ports.taken_count == 2
+
+
 def test_ports_that_all_fail_are_given_up_after_eight() -> None:
     world = World()
     world.ports_elsewhere = set(range(50000, 50100))
