@@ -32,12 +32,18 @@ def listen_failed(error: ListenError) -> RelayStartError:
     )
 
 
-def relayed_addresses_try(config: RelayConfig) -> None:
+def addresses_try(config: RelayConfig) -> None:
     """See that relayed sockets can be opened; else every call would fail, one by one.
 
     Raises:
-        RelayStartError: they cannot.
+        RelayStartError: they cannot, or the second address for discovery is not this host's.
     """
+    discovery = config.turn.nat_discovery
+    if discovery is not None and relayed_address_fault(discovery.hosts[1]):
+        raise RelayStartError(
+            f"MINDMORE_TURN_OTHER_ADDRESS is {discovery.hosts[1]}, which is no address of this"
+            " host: set it to one, or leave it out"
+        )
     for host in config.turn.relay_addresses:
         fault = relayed_address_fault(host)
         if fault:

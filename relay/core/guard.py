@@ -65,6 +65,10 @@ class Guard:
             return None
         return self._silence(UNAUTHENTICATED_ANSWERS, now)
 
+    def silence_small(self, now: float) -> list[Effect]:
+        """What to do instead where the request was too small for any answer."""
+        return self._silence(UNAUTHENTICATED_ANSWERS, now)
+
     def silence_refused(
         self, five_tuple: FiveTuple, refused: Refused, now: float
     ) -> list[Effect] | None:

@@ -36,7 +36,7 @@ from relay.core.effects import (
 from relay.core.error_codes import BAD_REQUEST, UNKNOWN_ATTRIBUTE
 from relay.core.errors import MalformedMessageError
 from relay.core.gate import EMPTY
-from relay.core.guard import UNAUTHENTICATED_ANSWERS, Guard
+from relay.core.guard import Guard
 from relay.core.holdings import Holdings
 from relay.core.nonce import FEATURE_PASSWORD_ALGORITHMS, FEATURE_USERNAME_ANONYMITY
 from relay.core.replacement import Enforcement, settings_replace
@@ -458,8 +458,7 @@ class TurnServer:
                 self.settings, message, length, five_tuple, self._features, unix_now
             )
             if challenge is None:  # no client asks with so little
-                self.dropped[UNAUTHENTICATED_ANSWERS] += 1
-                return []
+                return self.guard.silence_small(now)
             values = challenge
         answer = error_answer(message, five_tuple, refused.code, values, None)
         if refused.outcome is None:

@@ -121,6 +121,7 @@ class ClientTransports:
         """End what is late, idle or broken, every second; others get their turn between steps."""
         yield from self.streams.sweep_steps(now)
         for listener in self.datagrams:
+            listener.forget()
             if listener.dtls is not None:
                 yield from listener.dtls.sweep_steps(now)
 

@@ -25,6 +25,7 @@ DRAIN_MAX = 256
 CONTROL_MAX = 2 * SLOTS
 # So many clients' addresses need not be read anew with every datagram.
 KNOWN_MAX = 16384
+KNOWN_SPARE = 64
 STUN_FIRST_BYTE_MAX = 3
 DTLS_FIRST_BYTES = range(20, 64)
 NOBODY: SockAddress = ("::", 0)
@@ -67,6 +68,12 @@ class UdpListener:
         except OSError:
             self._turn.dropped["client unreachable"] += 1
             return 0
+
+    def forget(self) -> None:
+        """Forget the addresses of those who have no allocation any more; every second."""
+        known = self._known
+        if len(known) > 2 * len(self._clients) + KNOWN_SPARE:
+            self._known = {name: who for name, who in known.items() if who in self._clients}
 
     def close(self) -> None:
         """Close the socket."""

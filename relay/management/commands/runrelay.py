@@ -26,9 +26,9 @@ from relay.core.holdings import Holdings
 from relay.core.limits import OnExpiry, ProjectLimits
 from relay.core.policy import PeerPolicyRules
 from relay.core.settings import NatDiscovery, TurnSettings
-from relay.host_addresses import host_addresses, relayed_address_fault
+from relay.host_addresses import host_addresses
 from relay.log import log
-from relay.machine import RelayFailedError, RelayStartError, relayed_addresses_try
+from relay.machine import RelayFailedError, RelayStartError, addresses_try
 from relay.own_endpoints import HostNames
 from relay.processes import processes_check, run_processes
 from relay.reload import ConfigurationError, one_line, restart_needed
@@ -50,7 +50,7 @@ class Command(BaseCommand):
         try:
             config = relay_config(settings_of_the_start)
             metrics_apart(config)
-            relayed_addresses_try(config)
+            addresses_try(config)
             database_driver_load()
             if config.processes == 1:
                 run(config, control_channel(config), configuration_read)
@@ -261,12 +261,6 @@ def nat_discovery(settings: Any) -> NatDiscovery | None:
         raise ValueError(
             f"MINDMORE_TURN_OTHER_PORT and MINDMORE_TURN_PORT are both {ports[0]}: set one of them"
             " to another port"
-        )
-    fault = relayed_address_fault(other)
-    if fault:
-        raise ValueError(
-            f"MINDMORE_TURN_OTHER_ADDRESS is {other}, which is no address of this host: set it to"
-            " one, or leave it out"
         )
     return NatDiscovery(hosts=(first, other), ports=ports)
 
