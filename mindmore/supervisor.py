@@ -14,7 +14,6 @@ import selectors
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -112,7 +111,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._note_stop)
         # From a terminal it means that this was closed; from a service manager, to reload.
-        signal.signal(signal.SIGHUP, self._note_stop if sys.stdin.isatty() else self._note_reload)
+        signal.signal(signal.SIGHUP, self._note_stop if os.isatty(0) else self._note_reload)
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
 
     def start(self, command: Command, probe: Callable[[], bool] | None = None) -> Child:

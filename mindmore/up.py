@@ -63,7 +63,7 @@ INTRODUCTION = """
   Password    {password}
   API key     {api_key}
 """
-FIRST_CALL = f"""
+FIRST_CALL = f"""\
   Mint credentials:
   {MINT}
 
