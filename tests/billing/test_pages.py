@@ -48,6 +48,7 @@ def member(organisation: Organisation, role: str) -> User:
     return user
 
 
+@time_machine.travel(NOW, tick=False)
 def test_call_is_seen_in_the_overview_and_on_the_invoice_to_the_byte(
     alice: User, project: Project
 ) -> None:
