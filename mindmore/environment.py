@@ -263,11 +263,11 @@ class Environment:
         return value
 
     def address(self, name: str, default: str) -> str:
-        """One IP address."""
-        values = self.addresses(name, [default])
+        """One IP address; `default`, which may be empty, where none is named."""
+        values = self.addresses(name, [default] if default else [])
         if len(values) > 1:
             raise ImproperlyConfigured(f"{name} holds several addresses: set it to one of them")
-        return values[0]
+        return values[0] if values else default
 
     def addresses(self, name: str, default: list[str]) -> tuple[str, ...]:
         """IP addresses, divided by commas; `default` where none is named."""

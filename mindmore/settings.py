@@ -73,7 +73,7 @@ TURN_REALM = env.realm("MINDMORE_TURN_REALM", "turn")
 # `wide` also takes 0x5000-0x7FFF, which clients of RFC 5766 draw from; RFC 8656 says `strict`.
 TURN_CHANNEL_NUMBERS = env.choice("MINDMORE_TURN_CHANNEL_NUMBERS", ("wide", "strict"))
 # With a second address and port of this host clients can find out what their NAT does.
-TURN_OTHER_ADDRESS = next(iter(env.addresses("MINDMORE_TURN_OTHER_ADDRESS", [])), "")
+TURN_OTHER_ADDRESS = env.address("MINDMORE_TURN_OTHER_ADDRESS", "")
 TURN_OTHER_PORT = env.port("MINDMORE_TURN_OTHER_PORT", 3479)
 TURN_TCP_RELAY = env.choice("MINDMORE_TURN_TCP_RELAY", ("off", "on")) == "on"
 TURN_MOBILITY = env.choice("MINDMORE_TURN_MOBILITY", ("on", "off")) == "on"

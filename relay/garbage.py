@@ -13,10 +13,6 @@ import gc
 
 COLLECT_SECONDS = 60.0
 KEPT_MAX = 2000
-# Young objects are looked at when there are so many, which takes less than a millisecond; those
-# that outlive it once more after so many looks.
-YOUNG_MAX = 5000
-YOUNG_ROUNDS = 5
 _NEVER = 2**31 - 1
 
 
@@ -24,7 +20,8 @@ def settle() -> None:
     """What is there by now stays: to be called once, before the first client."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(YOUNG_MAX, YOUNG_ROUNDS, _NEVER)
+    young, middle, _ = gc.get_threshold()
+    gc.set_threshold(young, middle, _NEVER)
 
 
 def collect_if_quiet(kept: int) -> None:

@@ -310,6 +310,7 @@ def test_two_parts_with_one_port_are_named(other: Stack) -> None:
         ("::1", "of the same family"),
         ("203.0.113.9", "no address of this host"),
         ("nowhere", "set it to IP addresses"),
+        ("127.0.0.2,127.0.0.3", "set it to one of them"),
     ],
 )
 def test_unusable_other_address_is_named_with_the_reason(
