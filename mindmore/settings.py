@@ -108,7 +108,8 @@ TURN_METRICS_PORT = LISTENERS.metrics_port
 # A relay that hears nothing of the control channel takes new allocations for as long; 0: for ever.
 TURN_CUT_OFF_SECONDS = env.count("MINDMORE_TURN_CUT_OFF_SECONDS", 60)
 # Under load the relay rests for so long, so that datagrams gather; 0: never.
-TURN_MODERATION_MICROSECONDS = env.count("MINDMORE_TURN_MODERATION_MICROSECONDS", 600, maximum=5000)
+TURN_MODERATION_MICROSECONDS = env.count("MINDMORE_TURN_MODERATION_MICROSECONDS", 900, maximum=5000)
+TURN_IO_URING = env.choice("MINDMORE_TURN_IO_URING", ("on", "off")) == "on"
 TURN_JOURNAL_DIRECTORY = MINDMORE_HOME / "journal"
 TURN_FLUSH_INTERVAL_SECONDS = 5
 TURN_CREDENTIAL_TTL_SECONDS_MIN = 60

@@ -42,6 +42,7 @@ NAMES = frozenset(
         "TURN_MEDIA_ONLY",
         "TURN_CUT_OFF_SECONDS",
         "TURN_MODERATION_MICROSECONDS",
+        "TURN_IO_URING",
         "TURN_REALM",
         "TURN_PROCESSES",
         "TURN_METRICS_ADDRESS",

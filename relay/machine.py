@@ -12,6 +12,7 @@ from relay.log import log
 from relay.metering.journal import Journal
 from relay.transports.certificates import Certificate, CertificateError
 from relay.transports.listening import ListenError
+from relay.transports.rings import Ring, RingUnavailableError
 
 DESCRIPTORS_SPARE = 256
 
@@ -65,6 +66,17 @@ def random_bytes_pool(size: int = 8192) -> Callable[[int], bytes]:
         return pool[position - count : position]
 
     return take
+
+
+def ring_open(config: RelayConfig) -> Ring | None:
+    """The io_uring of this thread; None where there is none: sockets do it too, for more CPU."""
+    if not config.io_uring:
+        return None
+    try:
+        return Ring()
+    except RingUnavailableError as error:
+        log("io_uring_unavailable", reason=str(error))
+        return None
 
 
 def journal_open(config: RelayConfig, boot: str) -> Journal:

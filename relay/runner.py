@@ -51,6 +51,7 @@ from relay.machine import (
     journal_open,
     listen_failed,
     random_bytes_pool,
+    ring_open,
 )
 from relay.metering.meter import Meter
 from relay.reload import Reloader
@@ -111,6 +112,7 @@ class Runner:
             self._turn, self._perform, self._clock.steady, node=config.node, boot=boot
         )
         self._journal = journal_open(config, boot)
+        self._ring = ring_open(config)
         try:
             self.clients = ClientTransports(
                 addresses=config.listen_endpoints,
@@ -121,6 +123,7 @@ class Runner:
                 turn=self._turn,
                 perform=self._perform,
                 clock=self._clock.steady,
+                ring=self._ring,
             )
         except ListenError as error:
             self._journal.close()
@@ -130,6 +133,7 @@ class Runner:
             self._send_to_client,
             self._clock.steady,
             Moderation(config.moderation_seconds),
+            self._ring,
         )
         streams = self.clients.streams
         self._peers = PeerStreams(
@@ -226,6 +230,7 @@ class Runner:
             port=self._config.listen_port,
             addresses=addresses,
             loopback_addresses=of_loopback,
+            io_uring=self._ring is not None,
         )
         self._watchdog.start()
         watching = WatchingServer(
@@ -254,6 +259,8 @@ class Runner:
         self._perform(self._turn.end_all())
         self.clients.close()
         self._relayed.close_all()
+        if self._ring is not None:
+            self._ring.close()
         self._peers.close_all()
         self._watchdog.stop()
         complete = await asyncio.to_thread(self._journal.close)

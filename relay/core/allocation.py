@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
+from typing import NamedTuple
 
 from relay.core.addresses import FiveTuple, SockAddress, host_family
 from relay.core.gate import Gate
@@ -21,22 +22,38 @@ NEVER = 0xFFFFFFFF  # seconds; the largest LIFETIME
 SendTo = Callable[[memoryview | bytes, SockAddress], int]
 
 
+class Route(NamedTuple):
+    """What the transports work out once of a way that data takes, and keep with it.
+
+    Attributes:
+        descriptor: of the socket to send from.
+        name_at: where the kernel finds whom to send to.
+        name: what lies there.
+    """
+
+    descriptor: int
+    name_at: int
+    name: object
+
+
 class Channel:
     """A channel binding: data flows while both it and the permission of its peer live.
 
     Attributes:
         number, peer: what it joins.
         peer_noted: whether data has flowed, so that the connection log has the peer.
+        route: to the peer; None until the transports have worked it out.
         expires_at: of the binding; usable_until: of the binding and the permission, whichever
             is first.
     """
 
-    __slots__ = ("expires_at", "number", "peer", "peer_noted", "usable_until")
+    __slots__ = ("expires_at", "number", "peer", "peer_noted", "route", "usable_until")
 
     def __init__(self, number: int, peer: SockAddress) -> None:
         self.number = number
         self.peer = peer
         self.peer_noted = False
+        self.route: Route | None = None
         self.expires_at = 0.0
         self.usable_until = 0.0
 
@@ -89,9 +106,14 @@ class Allocation:
         refresh_until: unix seconds; from then on it may only live out its lifetime.
         gate: what its data has to pass; None where there is no such limit.
         relayed_send: sends to a peer; None until a relayed socket is open.
+        relayed_descriptor: of that socket; -1 where there is none, or one of each family.
         client_send: sends a message to the client over its transport; the bytes that this made,
             with a stream's padding, 0 where the message was dropped. None until then. Both raise
             OSError where the kernel does not take it.
+        client_known: a table of the transports that it is in, and its key there, until its
+            five-tuple may be somebody else's; None where it is in none.
+        client_route: to a client that sends datagrams; None until the transports have worked it
+            out.
         client_received_bytes, client_sent_bytes: payload of the client's transport, with STUN
             and ChannelData framing; peer_received_bytes, peer_sent_bytes: data to and from peers.
         client_received_packets, peer_received_packets: packets of data that passed every check.
@@ -103,8 +125,10 @@ class Allocation:
         "channel_by_peer",
         "channels",
         "client",
+        "client_known",
         "client_received_bytes",
         "client_received_packets",
+        "client_route",
         "client_send",
         "client_sent_bytes",
         "credential",
@@ -127,6 +151,7 @@ class Allocation:
         "protocol",
         "refresh_until",
         "relayed",
+        "relayed_descriptor",
         "relayed_send",
         "reservation_token",
         "tickets",
@@ -170,7 +195,9 @@ class Allocation:
         self.refresh_until = inf
         self.gate: Gate | None = None
         self.relayed_send: SendTo | None = None
+        self.relayed_descriptor = -1
         self.client_send: SendTo | None = None
+        self.client_known: tuple[dict[bytes, Allocation], bytes] | None = None
         self.permissions: dict[str, float] = {}
         self.channels: dict[int, Channel] = {}
         self.channel_by_peer: dict[SockAddress, Channel] = {}
@@ -196,6 +223,7 @@ class Allocation:
         """Take the five-tuple to which it has moved."""
         self.five_tuple = five_tuple
         self.client = five_tuple.client
+        self.client_route: Route | None = None
         self.transport = five_tuple.transport
 
     def is_own(self, peer: SockAddress) -> bool:
@@ -272,6 +300,7 @@ class Allocation:
                 self._channel_remove(channel)
 
     def _channel_remove(self, channel: Channel) -> None:
+        channel.usable_until = 0.0  # for whoever still has it
         self.channels.pop(channel.number, None)
         self.channel_by_peer.pop(channel.peer, None)
 

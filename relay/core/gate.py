@@ -6,11 +6,14 @@ An allocation without such limits has no gate at all, so the fast lane pays one 
 from __future__ import annotations
 
 from math import inf
+from mmap import mmap
 
 BURST_SECONDS = 0.1
 BITRATE = "bitrate"
 NOT_MEDIA = "not media"
-EMPTY = -1  # in the place of the first byte of no data
+
+# Wherever data lies.
+Buffer = bytes | bytearray | memoryview | mmap
 
 
 def _is_media(first_byte: int) -> bool:
@@ -41,18 +44,19 @@ class Passage:
         self._at = now
         self._media_only = media_only
 
-    def refusal(self, first_byte: int, length: int, now: float) -> str | None:
+    def refusal(self, buffer: Buffer, at: int, length: int, now: float) -> str | None:
         """Judge a packet, and spend its bytes where it may pass.
 
         Args:
-            first_byte: of the data; EMPTY where there is none.
+            buffer: the data is in it; at most its first byte is looked at.
+            at: where it begins.
             length: of the data, in bytes.
             now: the time.
 
         Returns:
             BITRATE or NOT_MEDIA where it is to be dropped, else None.
         """
-        if self._media_only and first_byte not in MEDIA_FIRST_BYTES:
+        if self._media_only and not (length and buffer[at] in MEDIA_FIRST_BYTES):
             return NOT_MEDIA
         rate = self._rate
         if rate is None:

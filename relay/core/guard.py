@@ -14,7 +14,7 @@ from relay.core.addresses import SPOOFABLE_TRANSPORT, FiveTuple
 from relay.core.allocation import Allocation
 from relay.core.authentication import Refused
 from relay.core.effects import Effect, Silenced
-from relay.core.gate import EMPTY, NOT_MEDIA
+from relay.core.gate import NOT_MEDIA
 from relay.core.refusals import METHOD_NAMES, Refusal, Refusals, rule_in_words
 from relay.core.settings import TurnSettings
 from relay.core.throttle import SilenceLog, SlidingLimit, address_of, network_of
@@ -106,16 +106,14 @@ class Guard:
         gate = allocation.gate
         if gate is None:
             return False
-        first_byte = data[0] if data else EMPTY
-        return self.drop(allocation, gate.from_client.refusal(first_byte, len(data), now))
+        return self.drop(allocation, gate.from_client.refusal(data, 0, len(data), now))
 
     def drops_from_peer(self, allocation: Allocation, data: bytes | memoryview, now: float) -> bool:
         """Whether the allocation's gate holds back data that goes to the client."""
         gate = allocation.gate
         if gate is None:
             return False
-        first_byte = data[0] if data else EMPTY
-        return self.drop(allocation, gate.from_peer.refusal(first_byte, len(data), now))
+        return self.drop(allocation, gate.from_peer.refusal(data, 0, len(data), now))
 
     def drop(self, allocation: Allocation, refusal: str | None) -> bool:
         """Count what a gate has refused; whether it did."""

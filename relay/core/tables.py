@@ -151,12 +151,16 @@ class AllocationTable:
         if self.adrift.pop(allocation.id, None) is None:
             five_tuple = allocation.five_tuple
             del self.clients(five_tuple.transport, five_tuple.server)[five_tuple.client]
+        if allocation.client_known is not None:
+            known, key = allocation.client_known
+            del known[key]
+            allocation.client_known = None
         self.move_drop(allocation)
 
     def client_forget(self, allocation: Allocation) -> None:
         """Its five-tuple may be somebody else's from now on: it has none until it moves."""
         self._client_remove(allocation)
-        allocation.client_send = None
+        allocation.client_send = allocation.client_route = None
         self.adrift[allocation.id] = allocation
 
     def move_drop(self, allocation: Allocation) -> None:

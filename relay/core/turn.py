@@ -23,7 +23,7 @@ from relay.core.authentication import (
     refresh_allowed,
 )
 from relay.core.challenge import Values, challenge_values
-from relay.core.channeldata import CHANNELDATA_HEADER, HEADER_LENGTH, PADDING_MAX
+from relay.core.channeldata import HEADER_LENGTH, PADDING_MAX
 from relay.core.connections import PeerConnection
 from relay.core.control import Control
 from relay.core.effects import (
@@ -35,7 +35,7 @@ from relay.core.effects import (
 )
 from relay.core.error_codes import BAD_REQUEST, UNKNOWN_ATTRIBUTE
 from relay.core.errors import MalformedMessageError
-from relay.core.gate import EMPTY
+from relay.core.gate import Buffer
 from relay.core.guard import Guard
 from relay.core.holdings import Holdings
 from relay.core.nonce import FEATURE_PASSWORD_ALGORITHMS, FEATURE_USERNAME_ANONYMITY
@@ -121,68 +121,75 @@ class TurnServer:
     # --- the fast lane ----------------------------------------------------------------------------
 
     def forward_from_client(
-        self, allocation: Allocation, buffer: bytearray | memoryview, length: int, now: float
-    ) -> tuple[int, SockAddress] | None:
+        self,
+        allocation: Allocation,
+        number: int,
+        data_length: int,
+        buffer: Buffer,
+        length: int,
+        now: float,
+    ) -> Channel | None:
         """Judge a ChannelData message of the client that holds `allocation`.
 
         Args:
             allocation: the one on the message's five-tuple.
-            buffer: the message is its first `length` bytes.
+            number: the channel that its header names.
+            data_length: how long its data is, says the header.
+            buffer: the message is its first `length` bytes, the data is behind the header.
             length: of the message with its padding, in bytes.
             now: the time.
 
         Returns:
-            Where the data ends in `buffer` (it begins at 4) and the peer; None where it is dropped.
+            The channel to whose peer the data goes; None where it is dropped.
         """
-        if length < HEADER_LENGTH:
-            self.dropped["malformed"] += 1
-            return None
-        number, data_length = CHANNELDATA_HEADER.unpack_from(buffer)
         channel = allocation.channels.get(number)
         if channel is None or channel.usable_until <= now:
             self.dropped["no channel"] += 1
             return None
-        end = HEADER_LENGTH + data_length
-        if not end <= length <= end + PADDING_MAX:
+        if not HEADER_LENGTH <= length - data_length <= HEADER_LENGTH + PADDING_MAX:
             self.dropped["malformed"] += 1
             return None
         if not channel.peer_noted and not self._peer_note(allocation, channel):
             return None
         gate = allocation.gate
         if gate is not None:
-            first_byte = buffer[HEADER_LENGTH] if data_length else EMPTY
-            refusal = gate.from_client.refusal(first_byte, data_length, now)
+            refusal = gate.from_client.refusal(buffer, HEADER_LENGTH, data_length, now)
             if refusal is not None:
                 self.guard.drop(allocation, refusal)
                 return None
         allocation.client_received_bytes += length
         allocation.client_received_packets += 1
-        return end, channel.peer
+        return channel
 
     def forward_from_peer(
-        self, allocation: Allocation, peer: SockAddress, buffer: bytearray, length: int, now: float
+        self,
+        allocation: Allocation,
+        channel: Channel | None,
+        buffer: Buffer,
+        at: int,
+        length: int,
+        now: float,
     ) -> int:
         """Judge data of a peer that may have a channel.
 
         Args:
             allocation: whose relayed address it came to.
-            peer: where it came from.
-            buffer: the data is the `length` bytes behind the room for a ChannelData header.
+            channel: what was bound to the peer last, if anything.
+            buffer: the data is in it.
+            at: where it begins.
             length: of the data, in bytes.
             now: the time.
 
         Returns:
-            The channel; 0 where there is none; DROPPED.
+            The channel's number; 0 where there is none; DROPPED.
         """
-        channel = allocation.channel_by_peer.get(peer)
         if channel is None or channel.usable_until <= now:
             return 0
         if not channel.peer_noted and not self._peer_note(allocation, channel):
             return DROPPED
         gate = allocation.gate
         if gate is not None:
-            first_byte = buffer[HEADER_LENGTH] if length else EMPTY
-            refusal = gate.from_peer.refusal(first_byte, length, now)
+            refusal = gate.from_peer.refusal(buffer, at, length, now)
             if refusal is not None:
                 self.guard.drop(allocation, refusal)
                 return DROPPED

@@ -20,6 +20,7 @@ from relay.transports.dtls import DtlsSessions
 from relay.transports.listening import Endpoints, endpoints_bind_alone
 from relay.transports.messages import Perform
 from relay.transports.relayed import RelayedSockets
+from relay.transports.rings import Ring
 from relay.transports.streams import Network, StreamListener, StreamSockets
 from relay.transports.udp import UdpListener
 
@@ -50,6 +51,7 @@ class ClientTransports:
         turn: TurnServer,
         perform: Perform,
         clock: Callable[[], float],
+        ring: Ring | None,
     ) -> None:
         bound = endpoints or endpoints_bind_alone(addresses)
         self._dropped = turn.dropped
@@ -59,7 +61,7 @@ class ClientTransports:
         )
         self._senders: dict[tuple[str, SockAddress], SendTo] = {}
         for address, (datagrams, streams) in bound.items():
-            self.datagrams.append(UdpListener(address, datagrams, turn, perform, clock))
+            self.datagrams.append(UdpListener(address, datagrams, turn, perform, clock, ring))
             self._stream_listen(StreamListener(address, streams, turn, perform))
         for listener in self.datagrams:
             self._senders[udp.TRANSPORT, listener.address] = listener.socket.sendto
@@ -110,7 +112,7 @@ class ClientTransports:
     def watch(self, loop: asyncio.AbstractEventLoop, relayed: RelayedSockets) -> None:
         """Begin to take in what comes: datagrams together with those of the peers."""
         for listener in self.datagrams:
-            relayed.watch_clients(listener.socket, listener.drain)
+            relayed.watch_clients(listener.address, listener.socket, listener.drain)
         loop.add_reader(self.streams.fileno(), self.streams.drain)
 
     def unwatch(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -121,7 +123,6 @@ class ClientTransports:
         """End what is late, idle or broken, every second; others get their turn between steps."""
         yield from self.streams.sweep_steps(now)
         for listener in self.datagrams:
-            listener.forget()
             if listener.dtls is not None:
                 yield from listener.dtls.sweep_steps(now)
 

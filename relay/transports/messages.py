@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 from relay.core.addresses import FiveTuple, SockAddress
 from relay.core.allocation import Allocation
+from relay.core.channeldata import CHANNELDATA_HEADER, HEADER_LENGTH
 from relay.core.effects import Effect
 from relay.core.turn import TurnServer
-from relay.transports.relayed import send_again
+from relay.transports.sending import data_send
 
 Perform = Callable[[list[Effect]], None]
 
@@ -41,16 +42,17 @@ class ClientMessages:
         if allocation is None or allocation.relayed_send is None:
             self._turn.dropped["no allocation"] += 1
             return
-        route = self._turn.forward_from_client(allocation, message, len(message), now)
-        if route is None:
+        if len(message) < HEADER_LENGTH:
+            self._turn.dropped["malformed"] += 1
             return
-        end, peer = route
-        try:
-            allocation.relayed_send(message[4:end], peer)
-        except OSError:
-            send_again(self._turn, allocation, allocation.relayed_send, message[4:end], peer)
-        else:
-            allocation.peer_sent_bytes += end - 4
+        number, data_length = CHANNELDATA_HEADER.unpack_from(message)
+        channel = self._turn.forward_from_client(
+            allocation, number, data_length, message, len(message), now
+        )
+        if channel is None:
+            return
+        data = message[HEADER_LENGTH : HEADER_LENGTH + data_length]
+        data_send(self._turn, allocation, allocation.relayed_send, data, channel.peer)
 
     def keeps(self, client: SockAddress) -> bool:
         """Whether a client has an allocation here, or one that is about to move here."""

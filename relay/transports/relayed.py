@@ -12,23 +12,28 @@ from __future__ import annotations
 
 import select
 import socket
+import time
 from collections.abc import Callable
 from struct import Struct
 from typing import NamedTuple
 
 from relay.core.addresses import FAMILY_IPV4, FAMILY_IPV6, SockAddress, host_family
-from relay.core.allocation import Allocation, RelayedAddress, SendTo
+from relay.core.allocation import Allocation, RelayedAddress
 from relay.core.channeldata import CHANNELDATA_HEADER, HEADER_LENGTH
 from relay.core.effects import SendToClient
 from relay.core.turn import DROPPED, TurnServer
 from relay.transports.fragmentation import DF_CLEAR, DF_SET, SocketOption
 from relay.transports.moderation import Moderation
+from relay.transports.receiver import RingReceiver
+from relay.transports.rings import Ring
+from relay.transports.sending import data_send
 
 DATAGRAM_LENGTH_MAX = 65535
 # The plain class that socket.socket is made of: smaller, and made in half the time.
 DATAGRAMS = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 EPOLLIN = select.EPOLLIN
 EVENTS_MAX = 256
+ERRORS_ONLY = 0  # epoll tells them whatever it is asked
 SEVERAL = 8
 ROUNDS_MAX = 64
 # So long it takes in what waits, until the event loop has its turn.
@@ -77,30 +82,13 @@ OPTIONS = {
 }
 
 
-def send_again(
-    turn: TurnServer,
-    allocation: Allocation,
-    send: SendTo,
-    data: memoryview | bytes,
-    peer: SockAddress,
-) -> None:
-    """Send once more what could not be sent, and count it.
-
-    The first try may have failed only to report an ICMP error about an earlier datagram.
-    """
-    try:
-        send(data, peer)
-    except OSError:
-        turn.dropped["peer unreachable"] += 1
-    else:
-        allocation.peer_sent_bytes += len(data)
-
-
 class RelayedSockets:
     """Opens, reads and closes the sockets at the relayed transport addresses.
 
     Args:
-        moderation: when to rest after a look at the sockets.
+        moderation: how long to rest after a look at the sockets.
+        sleep: does nothing for so many seconds.
+        ring: what receives and sends for them; None: they are read one by one.
     """
 
     def __init__(
@@ -109,9 +97,13 @@ class RelayedSockets:
         perform: Callable[[SendToClient], None],
         clock: Callable[[], float],
         moderation: Moderation,
+        ring: Ring | None,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._turn = turn
         self._moderation = moderation
+        self._sleep = sleep
+        self._rests_until = 0.0
         self._perform = perform
         self._clock = clock
         self._epoll = select.epoll()
@@ -127,14 +119,22 @@ class RelayedSockets:
         self._buffer = bytearray(HEADER_LENGTH + DATAGRAM_LENGTH_MAX)
         self._view = memoryview(self._buffer)
         self._body = self._view[HEADER_LENGTH:]
+        self._receiver: RingReceiver | None = None
+        if ring is not None:
+            self._receiver = RingReceiver(ring, turn, self._indicate, clock)
+            self._epoll.register(ring.events, EPOLLIN | select.EPOLLET)
 
     def fileno(self) -> int:
         """What the event loop watches."""
         return self._epoll.fileno()
 
-    def watch_clients(self, endpoint: socket.socket, drain: DrainClients) -> None:
+    def watch_clients(
+        self, address: SockAddress, endpoint: socket.socket, drain: DrainClients
+    ) -> None:
         """Watch a socket that clients send to, and drain it when it has something."""
         self._drain_clients[endpoint.fileno()] = drain
+        if self._receiver is not None:
+            self._receiver.endpoints[address] = endpoint.fileno()
         self._clients_epoll.register(endpoint, EPOLLIN)
 
     def open(self, allocation: Allocation, relayed: RelayedAddress) -> None:
@@ -150,12 +150,14 @@ class RelayedSockets:
             for level, option, value in OPTIONS[relayed.family].at_start:
                 opened.setsockopt(level, option, value)
             opened.bind(relayed.sockaddr)
-            self._epoll.register(descriptor, EPOLLIN)
+            self._epoll.register(descriptor, EPOLLIN if self._receiver is None else ERRORS_ONLY)
         except OSError:
             opened.close()
             raise
         self._by_descriptor[descriptor] = opened, allocation
         self._sockets[allocation.id, relayed.family] = opened
+        if self._receiver is not None:
+            self._receiver.open(descriptor, allocation, relayed.family)
         self._route(allocation)
 
     def _route(self, allocation: Allocation) -> None:
@@ -163,11 +165,13 @@ class RelayedSockets:
         ipv4 = self._sockets.get((allocation.id, FAMILY_IPV4))
         ipv6 = self._sockets.get((allocation.id, FAMILY_IPV6))
         if ipv4 is not None and ipv6 is not None:
+            allocation.relayed_descriptor = -1
             by_family = {FAMILY_IPV4: ipv4.sendto, FAMILY_IPV6: ipv6.sendto}
             allocation.relayed_send = lambda data, peer: by_family[host_family(peer[0])](data, peer)
         else:
             only = ipv4 or ipv6
             allocation.relayed_send = None if only is None else only.sendto
+            allocation.relayed_descriptor = -1 if only is None else only.fileno()
 
     def send(
         self, allocation: Allocation, data: bytes, peer: SockAddress, *, dont_fragment: bool
@@ -180,12 +184,7 @@ class RelayedSockets:
         options = OPTIONS[family]
         if dont_fragment:
             used.setsockopt(*options.dont_fragment)
-        try:
-            used.sendto(data, peer)
-        except OSError:
-            send_again(self._turn, allocation, used.sendto, data, peer)
-        else:
-            allocation.peer_sent_bytes += len(data)
+        data_send(self._turn, allocation, used.sendto, data, peer)
         if dont_fragment:
             used.setsockopt(*options.may_fragment)
 
@@ -198,6 +197,8 @@ class RelayedSockets:
         del self._by_descriptor[closed.fileno()]
         self._epoll.unregister(closed)
         closed.close()
+        if self._receiver is not None:
+            self._receiver.close(allocation, family)
 
     def close_allocation(self, allocation: Allocation) -> None:
         """Close what an allocation has open."""
@@ -215,14 +216,21 @@ class RelayedSockets:
         """Take in what waits: the reader callback of the event loop, which has its turn in time."""
         began = self._clock()
         ends_at = began + TURN_SECONDS
-        rested = False
         while True:
-            taken = self._look(ends_at, rested=rested)
+            rested = began < self._rests_until  # begun in an earlier turn, perhaps
+            if rested:
+                self._sleep(self._rests_until - began)
+                began = self._clock()
+            taken = self._look(began + TURN_SECONDS, rested=rested)
             now = self._clock()
-            rested = now < ends_at and self._moderation.rest(taken, now - began, now)
-            if not rested:
-                return
-            began = self._clock()
+            rest_seconds = self._moderation.rest_seconds(taken, now - began, now)
+            self._rests_until = now + rest_seconds
+            if not rest_seconds or now >= ends_at:
+                break
+            began = now
+        if self._receiver is not None:
+            self._errors_look(now)
+            self._receiver.leave()
 
     def _look(self, ends_at: float, *, rested: bool) -> int:
         """Take what clients have sent, then a datagram of each relayed socket.
@@ -231,6 +239,8 @@ class RelayedSockets:
         of them. Returns how many datagrams of data came; a stranger's do not count.
         """
         taken = self._clients_drain(ends_at)
+        if self._receiver is not None:
+            return taken + self._receiver.receive(ends_at)
         for _ in range(ROUNDS_MAX):
             now = self._clock()
             events = self._epoll.poll(0, EVENTS_MAX)
@@ -247,6 +257,13 @@ class RelayedSockets:
             if self._clock() >= ends_at:
                 break
         return taken
+
+    def _errors_look(self, now: float) -> None:
+        """Where a ring receives the epoll tells errors only, and that the ring has something."""
+        for descriptor, _ in self._epoll.poll(0, EVENTS_MAX):
+            entry = self._by_descriptor.get(descriptor)
+            if entry is not None:
+                self._errors_take(*entry, now)
 
     def _receive(self, events: list[tuple[int, int]], now: float) -> int:
         """Take one datagram of each relayed socket; how many were passed on.
@@ -268,11 +285,12 @@ class RelayedSockets:
                 continue
             if len(peer) != 2:  # an IPv6 socket adds flow information and scope
                 peer = peer[:2]
-            channel = forward(allocation, peer, buffer, length, now)
+            bound = allocation.channel_by_peer.get(peer)
+            channel = forward(allocation, bound, buffer, HEADER_LENGTH, length, now)
             send = allocation.client_send
             if channel <= 0 or send is None:
                 if channel != DROPPED:
-                    taken += self._indicate(allocation, length, peer, now)
+                    taken += self._indicate(allocation, bytes(body[:length]), peer, now)
                 continue
             CHANNELDATA_HEADER.pack_into(buffer, 0, channel, length)
             try:
@@ -300,8 +318,9 @@ class RelayedSockets:
                     if effect is not None:
                         self._perform(effect)
 
-    def _indicate(self, allocation: Allocation, length: int, peer: SockAddress, now: float) -> bool:
-        effect = self._turn.receive_from_peer(allocation, bytes(self._body[:length]), peer, now)
+    def _indicate(self, allocation: Allocation, data: bytes, peer: SockAddress, now: float) -> bool:
+        """Pass on what has no channel; whether that was allowed."""
+        effect = self._turn.receive_from_peer(allocation, data, peer, now)
         if effect is None:
             return False
         self._perform(effect)

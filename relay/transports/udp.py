@@ -10,25 +10,31 @@ import socket
 from collections.abc import Callable
 
 from relay.core.addresses import FiveTuple, SockAddress
+from relay.core.allocation import Allocation, Channel
+from relay.core.channeldata import CHANNEL_MIN, HEADER_LENGTH
 from relay.core.turn import TurnServer
 from relay.transports.batches import SLOTS, ReceiveBatch, name_decode
 from relay.transports.crowd import Crowd
 from relay.transports.dtls import DtlsSessions
 from relay.transports.messages import ClientMessages, Perform
 from relay.transports.packet_filters import filter_detach
-from relay.transports.relayed import send_again
+from relay.transports.rings import (
+    ENTRIES_MASK,
+    SEND,
+    SEND_FLAGS,
+    SEND_PLACES,
+    Ring,
+    route_make,
+)
+from relay.transports.sending import data_send
 
 TRANSPORT = "udp"
 # After so many datagrams the event loop gets its turn: timers and other sockets wait 1 ms or two.
 DRAIN_MAX = 256
 # And after the batch with the last of so many requests: one costs as much as 30 datagrams of data.
 CONTROL_MAX = 2 * SLOTS
-# So many clients' addresses need not be read anew with every datagram.
-KNOWN_MAX = 16384
-KNOWN_SPARE = 64
 STUN_FIRST_BYTE_MAX = 3
 DTLS_FIRST_BYTES = range(20, 64)
-NOBODY: SockAddress = ("::", 0)
 
 
 class UdpListener:
@@ -46,19 +52,22 @@ class UdpListener:
         turn: TurnServer,
         perform: Perform,
         clock: Callable[[], float],
+        ring: Ring | None,
     ) -> None:
         self.address = address
         self.dtls: DtlsSessions | None = None
         self._turn = turn
         self._perform = perform
         self._clock = clock
+        self._ring = ring
         self._messages = ClientMessages(TRANSPORT, address, turn, perform)
         self._clients = self._messages.clients
         self.socket = endpoint
         filter_detach(endpoint)  # a process that had it before may have thinned somebody out
         self._batch = ReceiveBatch(endpoint)
-        self._known: dict[bytes, SockAddress] = {}
-        self._last = NOBODY  # who sent the last datagram
+        # Those that have sent data, by what the kernel calls their address: it is not read again.
+        self._known: dict[bytes, Allocation] = {}
+        self._last = b""  # who sent the last datagram
         self.crowd = Crowd(self.socket)
 
     def send(self, datagram: bytes | memoryview, client: SockAddress) -> int:
@@ -68,12 +77,6 @@ class UdpListener:
         except OSError:
             self._turn.dropped["client unreachable"] += 1
             return 0
-
-    def forget(self) -> None:
-        """Forget the addresses of those who have no allocation any more; every second."""
-        known = self._known
-        if len(known) > 2 * len(self._clients) + KNOWN_SPARE:
-            self._known = {name: who for name, who in known.items() if who in self._clients}
 
     def close(self) -> None:
         """Close the socket."""
@@ -93,51 +96,88 @@ class UdpListener:
                 count = self._batch.receive()
             except OSError:  # an ICMP error of an earlier answer; what else waits is told again
                 break
-            controls += self._take(count, now)
+            if count:
+                controls += self._take(count, now)
             taken += count
             if count < SLOTS or controls >= CONTROL_MAX:
                 break
             if taken >= DRAIN_MAX:
-                if len(self._clients) > (self._last in self._clients):  # there are others
-                    self.crowd.sample(self._last)
+                last = name_decode(self._last)
+                if len(self._clients) > (last in self._clients):  # there are others
+                    self.crowd.sample(last)
                 break
         return taken - controls
 
     def _take(self, count: int, now: float) -> int:
         """Take in so many datagrams of the batch; how many of them were no ChannelData."""
-        known, clients, forward = self._known, self._clients, self._turn.forward_from_client
-        client, controls = self._last, 0
-        for slot, (length,), (name,) in self._batch.datagrams(count):
-            client = known.get(name) or self._known_add(name)
-            if not length or slot[0] & 0xC0 != 0x40:
-                self._control(bytes(slot[:length]), client, now)
-                controls += 1
+        find, forward, pack = self._known.get, self._turn.forward_from_client, SEND.pack_into
+        places = SEND_PLACES
+        ring, controls = self._ring, 0
+        first = tail = 0 if ring is None else ring.tail  # of the orders that are still to be told
+        for slot, data_at, (length,), (name, number, data_length) in self._batch.datagrams(count):
+            allocation = find(name)
+            if allocation is None or number < CHANNEL_MIN:
+                if ring is not None:
+                    self._submit(ring, tail - first)
+                controls += self._take_slowly(slot[:length], name, now)
+                if ring is not None:
+                    first = tail = ring.tail
                 continue
-            allocation = clients.get(client)
-            if allocation is None or allocation.relayed_send is None:
-                self._messages.take(slot[:length], client, now)
+            channel = forward(allocation, number, data_length, slot, length, now)
+            if channel is None:
                 continue
-            route = forward(allocation, slot, length, now)
-            if route is None:
+            route = channel.route
+            if ring is None or route is None:
+                self._send(allocation, channel, slot, data_length)
                 continue
-            end, peer = route
-            try:
-                allocation.relayed_send(slot[4:end], peer)
-            except OSError:
-                send_again(self._turn, allocation, allocation.relayed_send, slot[4:end], peer)
-            else:
-                allocation.peer_sent_bytes += end - 4
-        self._last = client
+            descriptor, peer_at, _ = route
+            pack(
+                ring.entries,
+                places[tail & ENTRIES_MASK],
+                descriptor,
+                peer_at,
+                data_at,
+                data_length,
+                SEND_FLAGS,
+                data_at,
+            )
+            tail += 1
+            allocation.peer_sent_bytes += data_length
+        if ring is not None:
+            self._submit(ring, tail - first)
+        self._last = name
         return controls
 
-    def _known_add(self, name: bytes) -> SockAddress:
-        """Who sent a datagram; remembered of those who have an allocation."""
+    def _submit(self, ring: Ring, count: int) -> None:
+        """Have data sent; what the kernel did not take is sent again from its slot."""
+        for data_at, _, _ in ring.submit(count) if count else ():
+            slot, (name, number, data_length) = self._batch.datagram_at(data_at)
+            allocation = self._known[name]
+            allocation.peer_sent_bytes -= data_length
+            self._send(allocation, allocation.channels[number], slot, data_length)
+
+    def _send(
+        self, allocation: Allocation, channel: Channel, slot: memoryview, data_length: int
+    ) -> None:
+        """Send by the socket itself: without a ring, where it could not, and the first time."""
+        assert allocation.relayed_send is not None, "or it had no channel"
+        data = slot[HEADER_LENGTH : HEADER_LENGTH + data_length]
+        data_send(self._turn, allocation, allocation.relayed_send, data, channel.peer)
+        if self._ring is not None and allocation.relayed_descriptor >= 0:
+            channel.route = route_make(allocation.relayed_descriptor, channel.peer)
+
+    def _take_slowly(self, datagram: memoryview, name: bytes, now: float) -> bool:
+        """Take in anything of anybody; whether it was no ChannelData."""
         client = name_decode(name)
-        if client in self._clients:
-            if len(self._known) >= KNOWN_MAX:
-                self._known.clear()
-            self._known[name] = client
-        return client
+        if not datagram or datagram[0] & 0xC0 != 0x40:
+            self._control(bytes(datagram), client, now)
+            return True
+        self._messages.take(datagram, client, now)
+        allocation = self._clients.get(client)
+        if allocation is not None and allocation.client_known is None:
+            self._known[name] = allocation
+            allocation.client_known = self._known, name
+        return False
 
     def _control(self, datagram: bytes, client: SockAddress, now: float) -> None:
         first = datagram[0] if datagram else 0xFF

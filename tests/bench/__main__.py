@@ -59,7 +59,7 @@ class Plan:
 
 
 FULL = Plan(
-    rounds=4,
+    rounds=8,
     traffic_seconds=1.5,
     rates=(20_000, 80_000),
     search_steps=6,

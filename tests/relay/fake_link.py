@@ -10,6 +10,7 @@ from operator import attrgetter
 
 from relay.core.addresses import FiveTuple, SockAddress, host_family
 from relay.core.allocation import Allocation, RelayedAddress
+from relay.core.channeldata import CHANNELDATA_HEADER, HEADER_LENGTH
 from relay.core.connections import PeerConnection
 from relay.core.credentials import password_derive, username_format
 from relay.core.effects import (
@@ -199,11 +200,15 @@ class World:
             allocation = self.turn.table.find(five_tuple)
             if allocation is None:
                 return
-            buffer = bytearray(datagram)
-            route = self.turn.forward_from_client(allocation, buffer, len(datagram), self.now)
-            if route is not None:
-                end, peer = route
-                self.send_to_peer(allocation, bytes(buffer[4:end]), peer)
+            if len(datagram) < HEADER_LENGTH:
+                return
+            number, length = CHANNELDATA_HEADER.unpack_from(datagram)
+            channel = self.turn.forward_from_client(
+                allocation, number, length, datagram, len(datagram), self.now
+            )
+            if channel is not None:
+                data = datagram[HEADER_LENGTH : HEADER_LENGTH + length]
+                self.send_to_peer(allocation, data, channel.peer)
             return
         self.perform(self.turn.receive_from_client(datagram, five_tuple, self.now))
 
@@ -211,8 +216,8 @@ class World:
         """A datagram of a peer reaches a relayed address."""
         host = self.turn.table.relay_hosts[host_family(peer[0])]
         allocation = self.relayed[host, relayed_port]
-        buffer = bytearray(4) + data
-        channel = self.turn.forward_from_peer(allocation, peer, buffer, len(data), self.now)
+        bound = allocation.channel_by_peer.get(peer)
+        channel = self.turn.forward_from_peer(allocation, bound, data, 0, len(data), self.now)
         if channel == DROPPED:
             return
         if channel and allocation.id not in self.turn.table.adrift:

@@ -169,6 +169,7 @@ def relay_config(settings: Any) -> RelayConfig:
         processes=settings.TURN_PROCESSES,
         cut_off_seconds=settings.TURN_CUT_OFF_SECONDS,
         moderation_seconds=settings.TURN_MODERATION_MICROSECONDS / 1e6,
+        io_uring=settings.TURN_IO_URING,
         control_sources=control_sources(settings),
     )
 

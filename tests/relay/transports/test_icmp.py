@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterator
 
 import pytest
 
 from relay.core.addresses import SockAddress
 from tests.relay.fake_link import FakeClient
+from tests.relay.transports.relayed_world import RelayedWorld
 from tests.relay.transports.rig import PATIENCE_SECONDS, RunningRelay
-from tests.relay.transports.test_relayed import DUAL, RelayedWorld
+from tests.relay.transports.test_relayed import DUAL
 from tests.skips import skip
 from tests.turn_client import Attribute, Method, message_decode
 
@@ -20,13 +20,6 @@ UNPERMITTED = ("127.0.0.7", 5999)
 REPORTER = "127.0.0.9"  # has no permission, and needs none
 UDP, TCP = socket.IPPROTO_UDP, socket.IPPROTO_TCP
 RFC_4884_LENGTH = 0x05000000
-
-
-@pytest.fixture
-def world() -> Iterator[RelayedWorld]:
-    relayed = RelayedWorld()
-    yield relayed
-    relayed.sockets.close_all()
 
 
 def checksum(data: bytes) -> int:

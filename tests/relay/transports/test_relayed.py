@@ -4,70 +4,27 @@ from __future__ import annotations
 
 import select
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
-from relay.core.addresses import SockAddress, host_family
-from relay.core.allocation import Allocation, RelayedAddress
-from relay.core.policy import PeerPolicyRules
+from relay.core.addresses import host_family
 from relay.transports.moderation import Moderation
-from relay.transports.relayed import EVENTS_MAX, TURN_SECONDS, RelayedSockets
-from tests.relay.fake_link import FakeClient, World, settings_make
+from relay.transports.relayed import EVENTS_MAX, TURN_SECONDS
+from relay.transports.rings import Ring
+from tests.relay.fake_link import FakeClient
+from tests.relay.transports.relayed_world import LOOPBACK, PATIENCE_SECONDS, RelayedWorld
 from tests.skips import skip
 from tests.turn_client import UDP_PROTOCOL, Attribute, Method
 
-PATIENCE_SECONDS = 30
 CHANNEL = 0x4000
-LOOPBACK = ("127.0.0.1", "::1")
+ENDPOINT = ("192.0.2.1", 3478)  # where clients believe to send to
 ETHERTYPE_IPV4 = 0x0800
 IPV4_DF = 0x40
 DUAL = [
     (Attribute.REQUESTED_TRANSPORT, UDP_PROTOCOL),
     (Attribute.ADDITIONAL_ADDRESS_FAMILY, b"\x02\0\0\0"),
 ]
-
-
-class RelayedWorld(World):
-    """The fake link with real sockets on the peers' side."""
-
-    def __init__(self, moderation: Moderation | None = None) -> None:
-        super().__init__(
-            settings_make(
-                relay_addresses=LOOPBACK,
-                relay_ports=(50000, 60000),
-                peer_rules=PeerPolicyRules(allowed=("127.0.0.0/8", "::1/128")),
-            )
-        )
-        self.sockets = RelayedSockets(
-            self.turn, self.deliver, lambda: self.now, moderation or Moderation(0)
-        )
-
-    def open_relayed(self, allocation: Allocation, relayed: RelayedAddress) -> None:
-        self.relayed[relayed.sockaddr] = allocation
-        self.sockets.open(allocation, relayed)
-        self.perform(self.turn.relayed_opened(allocation, self.now))
-
-    def send_to_peer(
-        self, allocation: Allocation, data: bytes, peer: SockAddress, *, dont_fragment: bool = False
-    ) -> None:
-        self.sockets.send(allocation, data, peer, dont_fragment=dont_fragment)
-
-    def drain_until(self, done: Callable[[], bool]) -> None:
-        """Let the relayed sockets take in what comes, within reason."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while not done() and time.monotonic() < deadline:
-            select.select([self.sockets], [], [], 0.05)
-            self.sockets.drain()
-        assert done()
-
-
-@pytest.fixture
-def world() -> Iterator[RelayedWorld]:
-    relayed = RelayedWorld()
-    yield relayed
-    relayed.sockets.close_all()
 
 
 @pytest.fixture
@@ -167,18 +124,15 @@ def test_closing_one_family_leaves_the_other_open(world: RelayedWorld, client: F
 
 
 class RestsOnce(Moderation):
-    """Rests after the first look, while more comes."""
+    """Rests after the first look."""
 
-    def __init__(self, meanwhile: Callable[[], None]) -> None:
+    def __init__(self) -> None:
         super().__init__(1.0)
-        self.meanwhile = meanwhile
         self.looks: list[int] = []
 
-    def rest(self, taken: int, looked_seconds: float, now: float) -> bool:
+    def rest_seconds(self, taken: int, looked_seconds: float, now: float) -> float:
         self.looks.append(taken)
-        if len(self.looks) == 1:
-            self.meanwhile()
-        return len(self.looks) == 1
+        return self.seconds if len(self.looks) == 1 else 0.0
 
 
 @pytest.fixture
@@ -190,26 +144,27 @@ def endpoint() -> Iterator[socket.socket]:
 
 
 def test_all_that_comes_while_the_thread_rests_is_taken_at_one_look(
-    endpoint: socket.socket,
+    ring: Ring | None, endpoint: socket.socket
 ) -> None:
     def drain_clients() -> int:
         return len(endpoint.recv(100))
 
     with peer_socket("127.0.0.1") as peer:
 
-        def meanwhile() -> None:
+        def sleep(seconds: float) -> None:
+            world.now += seconds
             for number in range(5):  # to one relayed address
                 peer.sendto(b"%d" % number, relayed)
             peer.sendto(b"four", endpoint.getsockname())
 
-        moderation = RestsOnce(meanwhile)
-        world = RelayedWorld(moderation)
+        moderation = RestsOnce()
+        world = RelayedWorld(ring, moderation, sleep)
         client = world.client()
         client.request(Method.ALLOCATE, DUAL)
         client.bind(CHANNEL, peer.getsockname())
         client.send_channel(CHANNEL, b"out")
         _, relayed = peer.recvfrom(100)
-        world.sockets.watch_clients(endpoint, drain_clients)
+        world.sockets.watch_clients(ENDPOINT, endpoint, drain_clients)
         peer.sendto(b"first", relayed)
         select.select([world.sockets], [], [], PATIENCE_SECONDS)
         world.sockets.drain()
@@ -219,8 +174,10 @@ def test_all_that_comes_while_the_thread_rests_is_taken_at_one_look(
         world.sockets.close_all()
 
 
-def test_clients_are_looked_at_before_the_peers_of_many(endpoint: socket.socket) -> None:
-    world, looked = RelayedWorld(), []
+def test_clients_are_looked_at_before_the_peers_of_many(
+    ring: Ring | None, endpoint: socket.socket
+) -> None:
+    world, looked = RelayedWorld(ring), []
     count = EVENTS_MAX + 50
 
     def drain_clients() -> int:
@@ -237,7 +194,7 @@ def test_clients_are_looked_at_before_the_peers_of_many(endpoint: socket.socket)
             client.bind(CHANNEL, peer.getsockname())
         for relayed in list(world.relayed):
             peer.sendto(b"data", relayed)
-        world.sockets.watch_clients(endpoint, drain_clients)
+        world.sockets.watch_clients(ENDPOINT, endpoint, drain_clients)
         peer.sendto(b"request", endpoint.getsockname())
         select.select([world.sockets], [], [], PATIENCE_SECONDS)
         world.sockets.drain()
@@ -246,8 +203,8 @@ def test_clients_are_looked_at_before_the_peers_of_many(endpoint: socket.socket)
     world.sockets.close_all()
 
 
-def test_turn_ends_in_time_whatever_waits(endpoint: socket.socket) -> None:
-    world = RelayedWorld(RestsAlways())
+def test_turn_ends_in_time_whatever_waits(ring: Ring | None, endpoint: socket.socket) -> None:
+    world = RelayedWorld(ring, RestsAlways(), lambda _: None)
     looks: list[float] = []
 
     def drain_clients() -> int:
@@ -256,7 +213,7 @@ def test_turn_ends_in_time_whatever_waits(endpoint: socket.socket) -> None:
         return 1  # and leaves it there
 
     with peer_socket("127.0.0.1") as peer:
-        world.sockets.watch_clients(endpoint, drain_clients)
+        world.sockets.watch_clients(ENDPOINT, endpoint, drain_clients)
         peer.sendto(b"more", endpoint.getsockname())
         select.select([world.sockets], [], [], PATIENCE_SECONDS)
         world.sockets.drain()
@@ -268,7 +225,7 @@ class RestsAlways(Moderation):
     """Rests after each look."""
 
     def __init__(self) -> None:
-        super().__init__(1.0)
+        super().__init__(TURN_SECONDS / 4)
 
-    def rest(self, taken: int, looked_seconds: float, now: float) -> bool:
-        return True
+    def rest_seconds(self, taken: int, looked_seconds: float, now: float) -> float:
+        return self.seconds

@@ -29,7 +29,9 @@ async def drains_of_a_storm() -> list[int]:
     ):
         endpoint.bind(("127.0.0.1", 0))
         turn = TurnServer(settings_make(), bytes)
-        listener = UdpListener(endpoint.getsockname(), endpoint, turn, answered.extend, lambda: 0.0)
+        listener = UdpListener(
+            endpoint.getsockname(), endpoint, turn, answered.extend, lambda: 0.0, None
+        )
         for _ in range(COUNT):
             client.sendto(message_encode(Method.BINDING, Kind.REQUEST), endpoint.getsockname())
         steps: list[int] = []
@@ -59,7 +61,7 @@ def listening(host: str) -> Iterator[tuple[UdpListener, TurnServer, socket.socke
         client.connect(endpoint.getsockname())
         turn = TurnServer(settings_make(), bytes)
         address = endpoint.getsockname()[:2]
-        yield UdpListener(address, endpoint, turn, lambda _: None, lambda: 0.0), turn, client
+        yield UdpListener(address, endpoint, turn, lambda _: None, lambda: 0.0, None), turn, client
 
 
 def test_drain_takes_all_that_has_gathered() -> None:
@@ -97,7 +99,7 @@ def test_datagrams_come_whole_with_who_sent_them(host: str, length: int, at_once
                     other.send(datagram)
                 taken = batch.receive()
                 assert taken == len(datagrams)
-                for slot, (size,), (name,) in batch.datagrams(taken):
+                for slot, _, (size,), (name, _, _) in batch.datagrams(taken):
                     found.append(bytes(slot[:size]))
                     assert name_decode(name) == other.getsockname()[:2]
             assert found == sent

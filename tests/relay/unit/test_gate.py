@@ -21,7 +21,9 @@ def test_rate_holds_within_five_percent_over_five_seconds(
 ) -> None:
     passage = Passage(bitrate_bps / 8, False, 0.0)
     interval = size * 8 / (bitrate_bps * offered)
-    refusals = (passage.refusal(0, size, step * interval) for step in range(int(5 / interval)))
+    refusals = (
+        passage.refusal(b"\0", 0, size, step * interval) for step in range(int(5 / interval))
+    )
     passed = sum(size for refusal in refusals if refusal is None)
     assert passed * 8 / 5 == pytest.approx(bitrate_bps, rel=0.05)
 
@@ -29,12 +31,12 @@ def test_rate_holds_within_five_percent_over_five_seconds(
 def test_what_stays_below_the_rate_is_never_dropped() -> None:
     passage = Passage(100_000, False, 0.0)
     for step in range(4000):  # 96 000 bytes a second
-        assert passage.refusal(0, 1200, step * 0.0125) is None
+        assert passage.refusal(b"\0", 0, 1200, step * 0.0125) is None
 
 
 def test_pause_saves_up_a_tenth_of_a_second_and_no_more() -> None:
     passage = Passage(100_000, False, 0.0)
-    refusals = [passage.refusal(0, 1000, 3600.0) for _ in range(100)]
+    refusals = [passage.refusal(b"\0", 0, 1000, 3600.0) for _ in range(100)]
     assert refusals == [None] * 10 + [BITRATE] * 90
 
 
@@ -50,7 +52,9 @@ def test_pause_saves_up_a_tenth_of_a_second_and_no_more() -> None:
 def test_media_only_passes_what_rfc_7983_names(first_byte: int, passes: bool) -> None:
     gate = Gate(None, True, 0.0)
     for passage in (gate.from_client, gate.from_peer):
-        assert passage.refusal(first_byte, 1200, 0.0) == (None if passes else NOT_MEDIA)
+        data = b"??" + bytes([first_byte]) * 1200 if first_byte >= 0 else b"??"
+        refusal = passage.refusal(data, 2, len(data) - 2, 0.0)
+        assert refusal == (None if passes else NOT_MEDIA)
 
 
 def test_stream_rests_until_its_debt_is_paid() -> None:
@@ -76,9 +80,9 @@ def test_media_first_bytes_are_those_of_the_rfc() -> None:
 
 def test_each_direction_has_the_whole_rate() -> None:
     gate = Gate(8000, False, 0.0)
-    assert gate.from_client.refusal(0, 1000, 0.0) is None
-    assert gate.from_client.refusal(0, 1000, 0.0) == BITRATE
-    assert gate.from_peer.refusal(0, 1000, 0.0) is None
+    assert gate.from_client.refusal(b"\0", 0, 1000, 0.0) is None
+    assert gate.from_client.refusal(b"\0", 0, 1000, 0.0) == BITRATE
+    assert gate.from_peer.refusal(b"\0", 0, 1000, 0.0) is None
 
 
 # --- through the server ---------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relay.transports.moderation import BUSY, MOST, Moderation
+from relay.transports.moderation import BUSY, MANY, Moderation
 
 REST = 0.00025
 DATAGRAM_SECONDS = 8e-6  # what one costs
@@ -17,16 +17,15 @@ class Times:
     def __init__(self, seconds: float = REST) -> None:
         self.now = 1000.0
         self.rests = 0
-        self.moderation = Moderation(seconds, self._sleep)
+        self.moderation = Moderation(seconds)
 
-    def _sleep(self, seconds: float) -> None:
-        assert seconds == self.moderation.seconds
-        self.rests += 1
-        self.now += seconds
-
-    def look(self, taken: int, elapsed: float, looked: float = 0.0) -> bool:
+    def look(self, taken: int, elapsed: float, looked: float = 0.0) -> float:
+        """Rest as it says after a look; how long that was."""
         self.now += elapsed
-        return self.moderation.rest(taken, looked, self.now)
+        seconds = self.moderation.rest_seconds(taken, looked, self.now)
+        self.rests += seconds > 0
+        self.now += seconds
+        return seconds
 
     def looks(self, rate: float, count: int) -> int:
         """Look as often, each time once a datagram is there; how often it rested.
@@ -62,11 +61,14 @@ def test_thread_that_has_enough_to_do_rests_now_and_then_at_most() -> None:
     assert rests * REST < 0.05 * (times.now - began)
 
 
-def test_thread_does_not_rest_where_sockets_might_overflow() -> None:
-    times = Times()
+def test_rest_is_shorter_where_sockets_might_overflow() -> None:
+    times, rest = Times(), 0.0
+    for _ in range(1000):  # half of the time passes in looks
+        rest = times.look(2 * MANY, REST)
+    assert rest == pytest.approx(REST)  # until as many have gathered
     for _ in range(1000):
-        times.look(2 * MOST + 2, REST)
-    assert not any(times.look(2 * MOST + 2, REST) for _ in range(100))
+        rest = times.look(round((REST + rest) * 4 * MANY / REST), REST)
+    assert rest == pytest.approx(REST / 4)
 
 
 def test_look_that_took_long_is_followed_by_another() -> None:

@@ -80,7 +80,7 @@ def test_taken_port_and_unwritable_journal_stop_the_start_with_a_reason(
 
 def test_relayed_socket_that_cannot_be_bound_is_closed(taken_port: int) -> None:
     turn = TurnServer(settings_make(relay_addresses=(HOST,)), bytes)
-    relayed = RelayedSockets(turn, lambda _: None, lambda: 0.0, Moderation(0))
+    relayed = RelayedSockets(turn, lambda _: None, lambda: 0.0, Moderation(0), None)
     allocation = Allocation(
         number=1,
         five_tuple=FiveTuple("udp", (HOST, 1), (HOST, 2)),

@@ -55,6 +55,7 @@ class Seen:
             turn=self.turn,
             perform=lambda _: None,
             clock=clock,
+            ring=None,
         )
         self.peers = PeerStreams(
             self.turn,

@@ -1,0 +1,227 @@
+"""Data of peers that a ring receives, on its way to the clients.
+
+slot │ ... who sent it │ data ...        as the kernel filled it
+     │     ...  header │ data ...        as it is sent on: ChannelData, nothing is copied
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from relay.core.addresses import FAMILY_IPV4, FAMILY_IPV6, SPOOFABLE_TRANSPORT, SockAddress
+from relay.core.allocation import Allocation, Channel
+from relay.core.channeldata import CHANNELDATA_HEADER, HEADER_LENGTH
+from relay.core.turn import DROPPED, TurnServer
+from relay.transports.batches import SLOT_BYTES, name_decode
+from relay.transports.rings import (
+    CQE_BUFFER,
+    CQE_FILLED,
+    CQE_MORE,
+    CQE_SLOT_SHIFT,
+    ENTRIES_MASK,
+    NAME_LENGTHS,
+    RECEIVES,
+    SEND,
+    SEND_FLAGS,
+    SEND_PLACES,
+    SLOT_NAME_AT,
+    SLOTS,
+    Ring,
+    route_make,
+)
+
+ROUNDS_MAX = 64
+NAME_USED_IPV4 = 8  # family, port and address; the rest of struct sockaddr_in is empty
+
+# Passes on what has no channel: allocation, data, peer, now. Returns whether it was allowed.
+Indicate = Callable[[Allocation, bytes, SockAddress, float], bool]
+
+
+class Receiving(NamedTuple):
+    """A relayed socket that receives.
+
+    Attributes:
+        allocation: whose it is.
+        name_end: where in a slot ends what says something of the sender.
+        data_at: where in a slot the data begins.
+        channels: those that have received, by what the kernel calls the peer.
+        descriptor: the socket's.
+    """
+
+    allocation: Allocation
+    name_end: int
+    data_at: int
+    channels: dict[bytes, Channel]
+    descriptor: int
+
+
+class RingReceiver:
+    """Takes what the relayed sockets have received, and passes it on.
+
+    Attributes:
+        endpoints: the descriptors of the UDP sockets that clients are reached from, by address.
+    """
+
+    def __init__(
+        self, ring: Ring, turn: TurnServer, indicate: Indicate, clock: Callable[[], float]
+    ) -> None:
+        self.endpoints: dict[SockAddress, int] = {}
+        self._ring = ring
+        self._turn = turn
+        self._indicate = indicate
+        self._clock = clock
+        self._slots = memoryview(ring.slots)
+        self._receiving: dict[int, Receiving] = {}  # by token
+        self._stopped: list[int] = []  # tokens of those that are to be told again to receive
+        self._senders: list[Receiving | None] = [None] * SLOTS  # whose data a slot has
+
+    def open(self, descriptor: int, allocation: Allocation, family: int) -> None:
+        """Begin to receive from a relayed socket."""
+        name_length = NAME_LENGTHS[family == FAMILY_IPV6]
+        name_used = NAME_USED_IPV4 if family == FAMILY_IPV4 else name_length
+        receiving = Receiving(
+            allocation, SLOT_NAME_AT + name_used, SLOT_NAME_AT + name_length, {}, descriptor
+        )
+        token = token_of(allocation, family)
+        self._receiving[token] = receiving
+        self._ring.receive_from(descriptor, token, name_length)
+
+    def close(self, allocation: Allocation, family: int) -> None:
+        """End it; the socket itself is closed already."""
+        token = token_of(allocation, family)
+        del self._receiving[token]
+        self._ring.receive_end(token)
+
+    def leave(self) -> None:
+        """See that the event loop comes back for what there is still to do."""
+        if self._ring.has_work:
+            self._ring.wake()
+
+    def receive(self, ends_at: float) -> int:
+        """Take what there is until a time; how many datagrams were passed on."""
+        ring, taken = self._ring, 0
+        for _ in range(ROUNDS_MAX):
+            if not ring.has_work:
+                break
+            now = self._clock()
+            taken += self._round(now)
+            if not ring.has_left or now >= ends_at:
+                break
+        stopped, self._stopped = self._stopped, []
+        for token in stopped:
+            receiving = self._receiving.get(token)
+            if receiving is not None:
+                ring.receive_from(receiving.descriptor, token, receiving.data_at - SLOT_NAME_AT)
+        return taken
+
+    def _round(self, now: float) -> int:
+        """Take what the ring has gathered; how many datagrams were passed on."""
+        ring, find = self._ring, self._receiving.get
+        slots, slots_at, entries, places = ring.slots, ring.slots_at, ring.entries, SEND_PLACES
+        senders, forward = self._senders, self._turn.forward_from_peer
+        write, pack = CHANNELDATA_HEADER.pack_into, SEND.pack_into
+        used = taken = 0
+        first = tail = ring.tail  # of the orders that the kernel has not been told
+        for token, length, flags in ring.gather():
+            if flags & CQE_FILLED != CQE_FILLED and not self._stop(token, flags):
+                continue
+            used += 1
+            receiving = find(token)
+            if receiving is None:  # closed meanwhile
+                continue
+            allocation, name_end, data_at, channels, _ = receiving
+            slot = flags >> CQE_SLOT_SHIFT
+            slot_at = slot * SLOT_BYTES
+            name = slots[slot_at + SLOT_NAME_AT : slot_at + name_end]
+            length -= data_at
+            data_at += slot_at
+            number = forward(allocation, channels.get(name), slots, data_at, length, now)
+            route = allocation.client_route
+            if number <= 0 or route is None:
+                if number != DROPPED:
+                    taken -= self._submit(tail - first)
+                    taken += self._pass_on(receiving, name, number, data_at, length, now)
+                    first = tail = ring.tail
+                continue
+            data_at -= HEADER_LENGTH
+            write(slots, data_at, number, length)
+            length += HEADER_LENGTH
+            endpoint, client_at, _ = route
+            pack(
+                entries,
+                places[tail & ENTRIES_MASK],
+                endpoint,
+                client_at,
+                slots_at + data_at,
+                length,
+                SEND_FLAGS,
+                slot,
+            )
+            senders[slot] = receiving
+            tail += 1
+            allocation.client_sent_bytes += length
+            taken += 1
+        taken -= self._submit(tail - first)
+        ring.slots_return(used)
+        return taken
+
+    def _stop(self, token: int, flags: int) -> bool:
+        """A socket may have stopped receiving: of an ICMP error, or as there was no slot left.
+
+        Returns:
+            Whether there is a datagram nevertheless.
+        """
+        if not flags & CQE_MORE:
+            self._stopped.append(token)
+        return bool(flags & CQE_BUFFER)
+
+    def _submit(self, count: int) -> int:
+        """Have ChannelData sent; how many of these messages the kernel did not take."""
+        failed = self._ring.submit(count) if count else ()
+        for slot, _, _ in failed:
+            receiving = self._senders[slot]
+            assert receiving is not None, "a slot that is sent from was received into"
+            at = slot * SLOT_BYTES + receiving.data_at - HEADER_LENGTH
+            _, length = CHANNELDATA_HEADER.unpack_from(self._slots, at)
+            receiving.allocation.client_sent_bytes -= HEADER_LENGTH + length
+            self._turn.dropped["client unreachable"] += 1
+        return len(failed)
+
+    def _pass_on(
+        self, receiving: Receiving, name: bytes, number: int, at: int, length: int, now: float
+    ) -> bool:
+        """Pass on what no order is written for; whether it was passed on.
+
+        That is what comes first, what has no channel, and what goes over a stream or DTLS.
+        """
+        allocation, channels = receiving.allocation, receiving.channels
+        peer = channels[name].peer if number else name_decode(name)
+        if not number:
+            channel = allocation.channel_by_peer.get(peer)
+            number = self._turn.forward_from_peer(allocation, channel, self._slots, at, length, now)
+            if channel is not None and number > 0:
+                if len(channels) >= len(allocation.channels):
+                    channels.clear()  # some of them are no more
+                channels[name] = channel
+        if number == DROPPED:
+            return False
+        send = allocation.client_send
+        if not number or send is None:
+            return self._indicate(allocation, bytes(self._slots[at : at + length]), peer, now)
+        CHANNELDATA_HEADER.pack_into(self._slots, at - HEADER_LENGTH, number, length)
+        try:
+            sent = send(self._slots[at - HEADER_LENGTH : at + length], allocation.client)
+        except OSError:
+            self._turn.dropped["client unreachable"] += 1
+            return False
+        allocation.client_sent_bytes += sent
+        endpoint = self.endpoints.get(allocation.five_tuple.server)
+        if endpoint is not None and allocation.transport == SPOOFABLE_TRANSPORT:
+            allocation.client_route = route_make(endpoint, allocation.client)
+        return True
+
+
+def token_of(allocation: Allocation, family: int) -> int:
+    """What names a relayed socket: never another one, as descriptors do."""
+    return RECEIVES | allocation.id << 1 | (family == FAMILY_IPV6)

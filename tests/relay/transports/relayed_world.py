@@ -1,0 +1,61 @@
+"""The core on a fake link to its clients, with real sockets on the peers' side."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections.abc import Callable
+
+from relay.core.addresses import SockAddress
+from relay.core.allocation import Allocation, RelayedAddress
+from relay.core.policy import PeerPolicyRules
+from relay.transports.moderation import Moderation
+from relay.transports.relayed import RelayedSockets
+from relay.transports.rings import Ring
+from tests.relay.fake_link import World, settings_make
+
+PATIENCE_SECONDS = 30
+LOOPBACK = ("127.0.0.1", "::1")
+# Of several processes that run tests each has ports of its own, below those that the kernel gives.
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+RELAY_PORTS = (20_000 + 1_000 * (WORKER % 12), 20_999 + 1_000 * (WORKER % 12))
+
+
+class RelayedWorld(World):
+    """The fake link with real sockets on the peers' side."""
+
+    def __init__(
+        self,
+        ring: Ring | None,
+        moderation: Moderation | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        super().__init__(
+            settings_make(
+                relay_addresses=LOOPBACK,
+                relay_ports=RELAY_PORTS,
+                peer_rules=PeerPolicyRules(allowed=("127.0.0.0/8", "::1/128")),
+            )
+        )
+        self.sockets = RelayedSockets(
+            self.turn, self.deliver, lambda: self.now, moderation or Moderation(0), ring, sleep
+        )
+
+    def open_relayed(self, allocation: Allocation, relayed: RelayedAddress) -> None:
+        self.relayed[relayed.sockaddr] = allocation
+        self.sockets.open(allocation, relayed)
+        self.perform(self.turn.relayed_opened(allocation, self.now))
+
+    def send_to_peer(
+        self, allocation: Allocation, data: bytes, peer: SockAddress, *, dont_fragment: bool = False
+    ) -> None:
+        self.sockets.send(allocation, data, peer, dont_fragment=dont_fragment)
+
+    def drain_until(self, done: Callable[[], bool]) -> None:
+        """Let the relayed sockets take in what comes, within reason."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not done() and time.monotonic() < deadline:
+            select.select([self.sockets], [], [], 0.05)
+            self.sockets.drain()
+        assert done()
