@@ -126,6 +126,8 @@ class Runner:
                 ring=self._ring,
             )
         except ListenError as error:
+            if self._ring is not None:
+                self._ring.close()
             self._journal.close()
             raise listen_failed(error) from error
         self._relayed = RelayedSockets(

@@ -66,6 +66,7 @@ _SLOTS_REGISTRATION = Struct("=QIHH24x")  # struct io_uring_buf_reg
 _SLOTS_GROUP = 1
 _MESSAGE_HEADER = Struct("@PIPNPNi4x")  # struct msghdr
 
+_OURS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 _U32 = 0xFFFFFFFF
 _NAME_IPV4 = Struct("=H2s4s20x")  # struct sockaddr_in, and some more
 _NAME_IPV6 = Struct("=H2s4x16s4x")  # struct sockaddr_in6
@@ -156,9 +157,9 @@ class Ring:
         self.entries = memoryview(orders)
 
     def _slots_lend(self) -> None:
-        self.slots = mmap.mmap(-1, SLOTS * SLOT_BYTES)
+        self.slots = mmap.mmap(-1, SLOTS * SLOT_BYTES, _OURS)
         self.slots_at = room_address(self.slots)
-        lent = mmap.mmap(-1, SLOTS * _SLOT_ENTRY.size)
+        lent = mmap.mmap(-1, SLOTS * _SLOT_ENTRY.size, _OURS)
         for index in range(SLOTS):
             at = self.slots_at + SLOT_BYTES * index
             _SLOT_ENTRY.pack_into(lent, _SLOT_ENTRY.size * index, at, SLOT_BYTES, index)

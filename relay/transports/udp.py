@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from relay.core.addresses import FiveTuple, SockAddress
 from relay.core.allocation import Allocation, Channel
-from relay.core.channeldata import CHANNEL_MIN, HEADER_LENGTH
+from relay.core.channeldata import HEADER_LENGTH
 from relay.core.turn import TurnServer
 from relay.transports.batches import SLOTS, ReceiveBatch, name_decode
 from relay.transports.crowd import Crowd
@@ -33,6 +33,7 @@ TRANSPORT = "udp"
 DRAIN_MAX = 256
 # And after the batch with the last of so many requests: one costs as much as 30 datagrams of data.
 CONTROL_MAX = 2 * SLOTS
+FIRST_BITS, CHANNELDATA_BITS = 0xC000, 0x4000  # of a channel number
 STUN_FIRST_BYTE_MAX = 3
 DTLS_FIRST_BYTES = range(20, 64)
 
@@ -116,7 +117,7 @@ class UdpListener:
         first = tail = 0 if ring is None else ring.tail  # of the orders that are still to be told
         for slot, data_at, (length,), (name, number, data_length) in self._batch.datagrams(count):
             allocation = find(name)
-            if allocation is None or number < CHANNEL_MIN:
+            if allocation is None or number & FIRST_BITS != CHANNELDATA_BITS:
                 if ring is not None:
                     self._submit(ring, tail - first)
                 controls += self._take_slowly(slot[:length], name, now)

@@ -17,9 +17,9 @@ from tests.relay.fake_link import World, settings_make
 
 PATIENCE_SECONDS = 30
 LOOPBACK = ("127.0.0.1", "::1")
-# Of several processes that run tests each has ports of its own, below those that the kernel gives.
+# Of several processes that run tests each has an address whose ports nobody else uses.
 WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-RELAY_PORTS = (20_000 + 1_000 * (WORKER % 12), 20_999 + 1_000 * (WORKER % 12))
+RELAY_ADDRESSES = (f"127.0.77.{WORKER + 1}", "::1")
 
 
 class RelayedWorld(World):
@@ -33,8 +33,8 @@ class RelayedWorld(World):
     ) -> None:
         super().__init__(
             settings_make(
-                relay_addresses=LOOPBACK,
-                relay_ports=RELAY_PORTS,
+                relay_addresses=RELAY_ADDRESSES,
+                relay_ports=(50000, 60000),
                 peer_rules=PeerPolicyRules(allowed=("127.0.0.0/8", "::1/128")),
             )
         )
