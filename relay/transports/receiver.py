@@ -6,7 +6,8 @@ slot │ ... who sent it │ data ...        as the kernel filled it
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from relay.core.addresses import FAMILY_IPV4, FAMILY_IPV6, SPOOFABLE_TRANSPORT, SockAddress
@@ -27,11 +28,13 @@ from relay.transports.rings import (
     SEND_PLACES,
     SLOT_NAME_AT,
     SLOTS,
+    Completion,
     Ring,
     route_make,
 )
 
 ROUNDS_MAX = 64
+AGAIN_MAX = 16  # so many sockets are told again to receive after a round
 NAME_USED_IPV4 = 8  # family, port and address; the rest of struct sockaddr_in is empty
 
 # Passes on what has no channel: allocation, data, peer, now. Returns whether it was allowed.
@@ -73,7 +76,7 @@ class RingReceiver:
         self._clock = clock
         self._slots = memoryview(ring.slots)
         self._receiving: dict[int, Receiving] = {}  # by token
-        self._stopped: list[int] = []  # tokens of those that are to be told again to receive
+        self._stopped: deque[int] = deque()  # tokens of those that are to receive again
         self._senders: list[Receiving | None] = [None] * SLOTS  # whose data a slot has
 
     def open(self, descriptor: int, allocation: Allocation, family: int) -> None:
@@ -93,95 +96,113 @@ class RingReceiver:
         del self._receiving[token]
         self._ring.receive_end(token)
 
+    def close_all(self) -> None:
+        """End them all; the sockets are closed already."""
+        for token in self._receiving:
+            self._ring.receive_end(token)
+        self._receiving.clear()
+
     def leave(self) -> None:
         """See that the event loop comes back for what there is still to do."""
-        if self._ring.has_work:
+        if self._ring.has_work or self._stopped:
             self._ring.wake()
 
     def receive(self, ends_at: float) -> int:
         """Take what there is until a time; how many datagrams were passed on."""
         ring, taken = self._ring, 0
         for _ in range(ROUNDS_MAX):
-            if not ring.has_work:
-                break
             now = self._clock()
-            taken += self._round(now)
-            if not ring.has_left or now >= ends_at:
+            if ring.has_work:
+                taken += self._round(now)
+            self._receive_again()
+            if now >= ends_at or not (ring.has_left or self._stopped):
                 break
-        stopped, self._stopped = self._stopped, []
-        for token in stopped:
+        return taken
+
+    def _receive_again(self) -> None:
+        """Have some of those that stopped receive again, as far as there are slots."""
+        for _ in range(min(len(self._stopped), AGAIN_MAX)):
+            token = self._stopped.popleft()
             receiving = self._receiving.get(token)
             if receiving is not None:
-                ring.receive_from(receiving.descriptor, token, receiving.data_at - SLOT_NAME_AT)
-        return taken
+                name_length = receiving.data_at - SLOT_NAME_AT
+                if not self._ring.receive_from(receiving.descriptor, token, name_length):
+                    break
 
     def _round(self, now: float) -> int:
         """Take what the ring has gathered; how many datagrams were passed on."""
         ring, find = self._ring, self._receiving.get
         slots, slots_at, entries, places = ring.slots, ring.slots_at, ring.entries, SEND_PLACES
-        senders, forward = self._senders, self._turn.forward_from_peer
         write, pack = CHANNELDATA_HEADER.pack_into, SEND.pack_into
-        used = taken = 0
-        first = tail = ring.tail  # of the orders that the kernel has not been told
-        for token, length, flags in ring.gather():
-            if flags & CQE_FILLED != CQE_FILLED and not self._stop(token, flags):
-                continue
-            used += 1
-            receiving = find(token)
-            if receiving is None:  # closed meanwhile
-                continue
-            allocation, name_end, data_at, channels, _ = receiving
-            slot = flags >> CQE_SLOT_SHIFT
-            slot_at = slot * SLOT_BYTES
-            name = slots[slot_at + SLOT_NAME_AT : slot_at + name_end]
-            length -= data_at
-            data_at += slot_at
-            number = forward(allocation, channels.get(name), slots, data_at, length, now)
-            route = allocation.client_route
-            if number <= 0 or route is None:
-                if number != DROPPED:
-                    taken -= self._submit(tail - first)
-                    taken += self._pass_on(receiving, name, number, data_at, length, now)
-                    first = tail = ring.tail
-                continue
-            data_at -= HEADER_LENGTH
-            write(slots, data_at, number, length)
-            length += HEADER_LENGTH
-            endpoint, client_at, _ = route
-            pack(
-                entries,
-                places[tail & ENTRIES_MASK],
-                endpoint,
-                client_at,
-                slots_at + data_at,
-                length,
-                SEND_FLAGS,
-                slot,
-            )
-            senders[slot] = receiving
-            tail += 1
-            allocation.client_sent_bytes += length
-            taken += 1
-        taken -= self._submit(tail - first)
-        ring.slots_return(used)
+        forward = self._turn.forward_from_peer
+        completions = ring.gather()
+        used, taken, tail = 0, 0, ring.tail  # the ring's is of what the kernel has been told
+        try:
+            for token, length, flags in completions:
+                if flags & CQE_FILLED != CQE_FILLED and not self._stop(token, flags):
+                    continue
+                used += 1
+                receiving = find(token)
+                if receiving is None:  # closed meanwhile
+                    continue
+                allocation, name_end, data_at, channels, _ = receiving
+                slot_at = (slot := flags >> CQE_SLOT_SHIFT) * SLOT_BYTES
+                name = slots[slot_at + SLOT_NAME_AT : slot_at + name_end]
+                length, data_at = length - data_at, slot_at + data_at
+                number = forward(allocation, channels.get(name), slots, data_at, length, now)
+                route = allocation.client_route
+                if number <= 0 or route is None:
+                    if number != DROPPED:
+                        taken -= self._submit(tail - ring.tail)
+                        taken += self._pass_on(receiving, name, number, data_at, length, now)
+                        tail = ring.tail
+                    continue
+                data_at -= HEADER_LENGTH
+                write(slots, data_at, number, length)
+                length += HEADER_LENGTH
+                endpoint, client_at, _ = route
+                pack(
+                    entries,
+                    places[tail & ENTRIES_MASK],
+                    endpoint,
+                    client_at,
+                    slots_at + data_at,
+                    length,
+                    SEND_FLAGS,
+                    slot,
+                )
+                self._senders[slot] = receiving
+                tail += 1
+                allocation.client_sent_bytes += length
+                taken += 1
+        finally:
+            used += self._skip(completions)
+            taken -= self._submit(tail - ring.tail)
+            ring.slots_return(used)
         return taken
 
+    def _skip(self, rest: Iterable[Completion]) -> int:
+        """What a fault has left: it may cost datagrams, and no slot and no socket for good."""
+        filled = (flags & CQE_FILLED == CQE_FILLED or self._stop(t, flags) for t, _, flags in rest)
+        return sum(filled)
+
     def _stop(self, token: int, flags: int) -> bool:
-        """A socket may have stopped receiving: of an ICMP error, or as there was no slot left.
+        """A socket may have stopped receiving: of an error, an empty datagram, or no slot left.
 
         Returns:
             Whether there is a datagram nevertheless.
         """
-        if not flags & CQE_MORE:
+        if not flags & CQE_MORE and token >= RECEIVES:
             self._stopped.append(token)
         return bool(flags & CQE_BUFFER)
 
     def _submit(self, count: int) -> int:
         """Have ChannelData sent; how many of these messages the kernel did not take."""
-        failed = self._ring.submit(count) if count else ()
+        failed = self._ring.submit(count) if count > 0 else ()
         for slot, _, _ in failed:
-            receiving = self._senders[slot]
-            assert receiving is not None, "a slot that is sent from was received into"
+            receiving = self._senders[slot] if slot < SLOTS else None
+            if receiving is None:  # no order of ours
+                continue
             at = slot * SLOT_BYTES + receiving.data_at - HEADER_LENGTH
             _, length = CHANNELDATA_HEADER.unpack_from(self._slots, at)
             receiving.allocation.client_sent_bytes -= HEADER_LENGTH + length

@@ -209,6 +209,8 @@ class RelayedSockets:
         """Close what is still open, and the epoll."""
         for relayed, _ in self._by_descriptor.values():
             relayed.close()
+        if self._receiver is not None:
+            self._receiver.close_all()
         self._clients_epoll.close()
         self._epoll.close()
 

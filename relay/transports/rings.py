@@ -106,7 +106,6 @@ class Ring:
     Attributes:
         entries: the orders; one to send is SEND at one of SEND_PLACES.
         tail: how many orders there have been; that modulo ENTRIES is which of these is next.
-        has_left: whether `gather` has left something, which `events` does not tell again.
         events: a descriptor that becomes readable when `gather` has something; it is to be watched
             by its edges, as it is never read.
         slots: what was received lies here, SLOT_BYTES apart.
@@ -131,7 +130,7 @@ class Ring:
             self.close()
             raise RingUnavailableError(error.strerror) from error
         self.tail = 0
-        self.has_left = False
+        self._left = False
         self._waiting: list[Completion] = []
         self._headers = {
             length: ctypes.create_string_buffer(_MESSAGE_HEADER.pack(0, length, 0, 0, 0, 0, 0))
@@ -193,22 +192,31 @@ class Ring:
 
     # --- orders -----------------------------------------------------------------------------------
 
-    def receive_from(self, endpoint: int, token: int, name_length: int) -> None:
+    def receive_from(self, endpoint: int, token: int, name_length: int) -> bool:
         """Have a UDP socket receive from now on.
 
         Args:
             endpoint: its descriptor.
             token: what completions name it by, RECEIVES or more.
             name_length: one of NAME_LENGTHS, by its family.
+
+        Returns:
+            Whether it does: not where there is no slot left; `gather` says so too.
         """
         header = ctypes.addressof(self._headers[name_length])
         self._order(
             *(_OP_RECVMSG, _SQE_BUFFER_SELECT, _RECV_MULTISHOT, endpoint, 0, header, 1),
             *(0, token, _SLOTS_GROUP, 0, 0),
         )
+        last = self._waiting[-1] if self._waiting else (0, 0, 0)
+        return last[0] != token or last[2] & CQE_BUFFER != 0
 
     def receive_end(self, token: int) -> None:
-        """Have a socket receive no more: the kernel lets it go, if it is closed already."""
+        """Have a socket receive no more.
+
+        Where it is closed already the kernel lets it go: at once, or with a later `gather` where
+        many others have something.
+        """
         self._order(_OP_ASYNC_CANCEL, _SQE_CQE_SKIP_SUCCESS, 0, -1, 0, token, 0, 0, 0, 0, 0, 0)
         _enter(_ENTER_CALL, self._descriptor, 0, 0, _ENTER_GETEVENTS, None, 0)
 
@@ -244,6 +252,8 @@ class Ring:
         numbers = range(self.tail - left, self.tail)
         self.tail -= left
         self._words[self._tail_at] = self.tail & _U32
+        if left:
+            self.wake()
         places = [SEND_PLACES[number & ENTRIES_MASK] for number in numbers]
         return [(SEND.unpack_from(self.entries, at)[-1], -errno.ENOMEM, 0) for at in places]
 
@@ -259,6 +269,11 @@ class Ring:
             or self._waiting
         )
 
+    @property
+    def has_left(self) -> bool:
+        """Whether `gather` has left something, which `events` does not tell again."""
+        return self._left or bool(self._waiting)
+
     def wake(self) -> None:
         """Make `events` readable."""
         os.eventfd_write(self.events, 1)
@@ -269,7 +284,7 @@ class Ring:
         The slots are ours until `slots_return`.
         """
         _enter(_ENTER_CALL, self._descriptor, 0, 0, _ENTER_GETEVENTS, None, 0)
-        self.has_left = self._words[self._flags_at] & _SQ_WORK != 0
+        self._left = self._words[self._flags_at] & _SQ_WORK != 0
         if self._waiting:
             waiting, self._waiting = self._waiting, []
             return iter((*waiting, *self._take()))

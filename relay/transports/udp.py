@@ -114,15 +114,15 @@ class UdpListener:
         find, forward, pack = self._known.get, self._turn.forward_from_client, SEND.pack_into
         places = SEND_PLACES
         ring, controls = self._ring, 0
-        first = tail = 0 if ring is None else ring.tail  # of the orders that are still to be told
+        tail = 0 if ring is None else ring.tail  # the ring's is of orders that the kernel was told
         for slot, data_at, (length,), (name, number, data_length) in self._batch.datagrams(count):
             allocation = find(name)
             if allocation is None or number & FIRST_BITS != CHANNELDATA_BITS:
                 if ring is not None:
-                    self._submit(ring, tail - first)
+                    self._submit(ring, tail - ring.tail)
                 controls += self._take_slowly(slot[:length], name, now)
                 if ring is not None:
-                    first = tail = ring.tail
+                    tail = ring.tail
                 continue
             channel = forward(allocation, number, data_length, slot, length, now)
             if channel is None:
@@ -145,7 +145,7 @@ class UdpListener:
             tail += 1
             allocation.peer_sent_bytes += data_length
         if ring is not None:
-            self._submit(ring, tail - first)
+            self._submit(ring, tail - ring.tail)
         self._last = name
         return controls
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from relay.core.addresses import host_family
 from relay.transports.moderation import Moderation
 from relay.transports.relayed import EVENTS_MAX, TURN_SECONDS
-from relay.transports.rings import Ring
+from relay.transports.rings import SLOTS, Ring
 from tests.relay.fake_link import FakeClient
+from tests.relay.rings import ring_or_skip
 from tests.relay.transports.relayed_world import LOOPBACK, PATIENCE_SECONDS, RelayedWorld
 from tests.skips import skip
 from tests.turn_client import UDP_PROTOCOL, Attribute, Method
@@ -218,6 +221,88 @@ def test_turn_ends_in_time_whatever_waits(ring: Ring | None, endpoint: socket.so
         select.select([world.sockets], [], [], PATIENCE_SECONDS)
         world.sockets.drain()
     assert len(looks) == 2
+    world.sockets.close_all()
+
+
+class CountingRing(Ring):
+    """An io_uring that counts how often sockets are told to receive."""
+
+    told = 0
+
+    def receive_from(self, endpoint: int, token: int, name_length: int) -> bool:
+        self.told += 1
+        return super().receive_from(endpoint, token, name_length)
+
+
+@pytest.fixture
+def counting() -> Iterator[CountingRing]:
+    ring_or_skip().close()
+    made = CountingRing()
+    yield made
+    made.close()
+
+
+def test_empty_datagrams_of_a_stranger_keep_nobody_waiting(counting: CountingRing) -> None:
+    world = RelayedWorld(counting)
+    with peer_socket("127.0.0.1") as peer, peer_socket("127.0.0.2") as stranger:
+        client = world.client()
+        client.allocate()
+        client.bind(CHANNEL, peer.getsockname())
+        (relayed,) = world.relayed
+        for number in range(50):
+            stranger.sendto(b"", relayed)
+            peer.sendto(b"%d" % number, relayed)
+        world.sockets.drain()
+        assert [int(client.receive()[1]) for _ in range(50)] == list(range(50))
+    world.sockets.close_all()
+
+
+def test_many_sockets_with_more_than_there_are_slots_are_told_a_few_times(
+    counting: CountingRing,
+) -> None:
+    world = RelayedWorld(counting)
+    sockets, each = 400, 10
+    with peer_socket("127.0.0.1") as peer:
+        clients = [world.client(("192.0.2.7", 2000 + number)) for number in range(sockets)]
+        for client in clients:
+            client.allocate()
+            client.bind(CHANNEL, peer.getsockname())
+        for number in range(each):
+            for relayed in list(world.relayed):
+                peer.sendto(b"%d" % number, relayed)
+        told = counting.told
+        world.drain_until(lambda: all(len(client.arrived) == each for client in clients))
+        assert counting.told - told < sockets * each / 4
+        for client in clients:
+            assert [int(client.receive()[1]) for _ in range(each)] == list(range(each))
+    world.sockets.close_all()
+
+
+def test_fault_of_one_datagram_stops_no_socket(
+    counting: CountingRing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = RelayedWorld(counting)
+    with peer_socket("127.0.0.1") as peer, peer_socket("127.0.0.2") as stranger:
+        client = world.client()
+        client.allocate()
+        client.bind(CHANNEL, peer.getsockname())
+        (relayed,) = world.relayed
+        receive = world.turn.receive_from_peer
+
+        def fail(*arguments: Any) -> Any:
+            if arguments[1] == b"fault":
+                raise ValueError("a fault")
+            return receive(*arguments)
+
+        monkeypatch.setattr(world.turn, "receive_from_peer", fail)
+        for _ in range(3 * SLOTS):
+            for data in (b"fault", b""):
+                stranger.sendto(data, relayed)
+            with contextlib.suppress(ValueError):
+                world.sockets.drain()
+        peer.sendto(b"data", relayed)
+        world.drain_until(lambda: bool(client.arrived))
+        assert client.receive()[1] == b"data"
     world.sockets.close_all()
 
 
