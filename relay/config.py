@@ -56,7 +56,7 @@ class RelayConfig:
         process: which of them this is, from 0 on.
         cut_off_seconds: without a word of the control channel new allocations are refused after as
             long; 0: never.
-        moderation_seconds: how long a rest under load is, in which datagrams gather; 0: no rests.
+        moderation_seconds: how long a rest under load is at most; datagrams gather in it. 0: none.
         io_uring: whether the kernel is asked to receive and send many datagrams with one call.
         control_sources: where the channel and its snapshot come from; they may hold passwords.
     """

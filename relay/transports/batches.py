@@ -132,7 +132,11 @@ class ReceiveBatch:
         return zip(self._datagrams, self._data_at, lengths, heads, strict=False)
 
     def datagram_at(self, data_at: int) -> tuple[memoryview, tuple[bytes, int, int]]:
-        """One of them, by where what is behind its header lies."""
+        """One of them, by where what is behind its header lies.
+
+        Raises:
+            ValueError: there is none.
+        """
         index = self._data_at.index(data_at)
         head: tuple[bytes, int, int] = self._head.unpack_from(self._room, SLOT_BYTES * index)
         return self._datagrams[index], head

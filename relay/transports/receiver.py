@@ -7,7 +7,7 @@ slot │ ... who sent it │ data ...        as the kernel filled it
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from relay.core.addresses import FAMILY_IPV4, FAMILY_IPV6, SPOOFABLE_TRANSPORT, SockAddress
@@ -27,11 +27,11 @@ from relay.transports.rings import (
     SEND_FLAGS,
     SEND_PLACES,
     SLOT_NAME_AT,
-    SLOTS,
     Completion,
     Ring,
     route_make,
 )
+from relay.transports.sending import message_send
 
 ROUNDS_MAX = 64
 AGAIN_MAX = 16  # so many sockets are told again to receive after a round
@@ -77,7 +77,6 @@ class RingReceiver:
         self._slots = memoryview(ring.slots)
         self._receiving: dict[int, Receiving] = {}  # by token
         self._stopped: deque[int] = deque()  # tokens of those that are to receive again
-        self._senders: list[Receiving | None] = [None] * SLOTS  # whose data a slot has
 
     def open(self, descriptor: int, allocation: Allocation, family: int) -> None:
         """Begin to receive from a relayed socket."""
@@ -131,10 +130,10 @@ class RingReceiver:
 
     def _round(self, now: float) -> int:
         """Take what the ring has gathered; how many datagrams were passed on."""
-        ring, find = self._ring, self._receiving.get
+        ring, find, forward = self._ring, self._receiving.get, self._turn.forward_from_peer
         slots, slots_at, entries, places = ring.slots, ring.slots_at, ring.entries, SEND_PLACES
         write, pack = CHANNELDATA_HEADER.pack_into, SEND.pack_into
-        forward = self._turn.forward_from_peer
+        senders: dict[int, Receiving] = {}  # by slot
         completions = ring.gather()
         used, taken, tail = 0, 0, ring.tail  # the ring's is of what the kernel has been told
         try:
@@ -153,7 +152,7 @@ class RingReceiver:
                 route = allocation.client_route
                 if number <= 0 or route is None:
                     if number != DROPPED:
-                        taken -= self._submit(tail - ring.tail)
+                        taken -= self._submit(tail - ring.tail, senders)
                         taken += self._pass_on(receiving, name, number, data_at, length, now)
                         tail = ring.tail
                     continue
@@ -171,13 +170,13 @@ class RingReceiver:
                     SEND_FLAGS,
                     slot,
                 )
-                self._senders[slot] = receiving
+                senders[slot] = receiving
                 tail += 1
                 allocation.client_sent_bytes += length
                 taken += 1
         finally:
             used += self._skip(completions)
-            taken -= self._submit(tail - ring.tail)
+            taken -= self._submit(tail - ring.tail, senders)
             ring.slots_return(used)
         return taken
 
@@ -196,13 +195,12 @@ class RingReceiver:
             self._stopped.append(token)
         return bool(flags & CQE_BUFFER)
 
-    def _submit(self, count: int) -> int:
+    def _submit(self, count: int, senders: Mapping[int, Receiving]) -> int:
         """Have ChannelData sent; how many of these messages the kernel did not take."""
-        failed = self._ring.submit(count) if count > 0 else ()
-        for slot, _, _ in failed:
-            receiving = self._senders[slot] if slot < SLOTS else None
-            if receiving is None:  # no order of ours
-                continue
+        completions = self._ring.submit(count) if count > 0 else ()
+        failed = [slot for slot, _, _ in completions if slot in senders]
+        for slot in failed:
+            receiving = senders[slot]
             at = slot * SLOT_BYTES + receiving.data_at - HEADER_LENGTH
             _, length = CHANNELDATA_HEADER.unpack_from(self._slots, at)
             receiving.allocation.client_sent_bytes -= HEADER_LENGTH + length
@@ -231,12 +229,9 @@ class RingReceiver:
         if not number or send is None:
             return self._indicate(allocation, bytes(self._slots[at : at + length]), peer, now)
         CHANNELDATA_HEADER.pack_into(self._slots, at - HEADER_LENGTH, number, length)
-        try:
-            sent = send(self._slots[at - HEADER_LENGTH : at + length], allocation.client)
-        except OSError:
-            self._turn.dropped["client unreachable"] += 1
+        message = self._slots[at - HEADER_LENGTH : at + length]
+        if not message_send(self._turn, allocation, send, message):
             return False
-        allocation.client_sent_bytes += sent
         endpoint = self.endpoints.get(allocation.five_tuple.server)
         if endpoint is not None and allocation.transport == SPOOFABLE_TRANSPORT:
             allocation.client_route = route_make(endpoint, allocation.client)

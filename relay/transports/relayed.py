@@ -24,9 +24,9 @@ from relay.core.effects import SendToClient
 from relay.core.turn import DROPPED, TurnServer
 from relay.transports.fragmentation import DF_CLEAR, DF_SET, SocketOption
 from relay.transports.moderation import Moderation
-from relay.transports.receiver import RingReceiver
+from relay.transports.receiver import ROUNDS_MAX, RingReceiver
 from relay.transports.rings import Ring
-from relay.transports.sending import data_send
+from relay.transports.sending import data_send, message_send
 
 DATAGRAM_LENGTH_MAX = 65535
 # The plain class that socket.socket is made of: smaller, and made in half the time.
@@ -35,7 +35,6 @@ EPOLLIN = select.EPOLLIN
 EVENTS_MAX = 256
 ERRORS_ONLY = 0  # epoll tells them whatever it is asked
 SEVERAL = 8
-ROUNDS_MAX = 64
 # So long it takes in what waits, until the event loop has its turn.
 TURN_SECONDS = 0.005
 
@@ -216,6 +215,14 @@ class RelayedSockets:
 
     def drain(self) -> None:
         """Take in what waits: the reader callback of the event loop, which has its turn in time."""
+        try:
+            self._turn_take()
+        finally:
+            if self._receiver is not None:
+                self._errors_look(self._clock())
+                self._receiver.leave()
+
+    def _turn_take(self) -> None:
         began = self._clock()
         ends_at = began + TURN_SECONDS
         while True:
@@ -228,11 +235,8 @@ class RelayedSockets:
             rest_seconds = self._moderation.rest_seconds(taken, now - began, now)
             self._rests_until = now + rest_seconds
             if not rest_seconds or now >= ends_at:
-                break
+                return
             began = now
-        if self._receiver is not None:
-            self._errors_look(now)
-            self._receiver.leave()
 
     def _look(self, ends_at: float, *, rested: bool) -> int:
         """Take what clients have sent, then a datagram of each relayed socket.
@@ -295,13 +299,7 @@ class RelayedSockets:
                     taken += self._indicate(allocation, bytes(body[:length]), peer, now)
                 continue
             CHANNELDATA_HEADER.pack_into(buffer, 0, channel, length)
-            try:
-                sent = send(view[: HEADER_LENGTH + length], allocation.client)
-            except OSError:
-                self._turn.dropped["client unreachable"] += 1
-            else:
-                allocation.client_sent_bytes += sent
-                taken += 1
+            taken += message_send(self._turn, allocation, send, view[: HEADER_LENGTH + length])
         return taken
 
     def _errors_take(self, relayed: socket.SocketType, allocation: Allocation, now: float) -> None:

@@ -1,4 +1,4 @@
-"""Sending data to a peer, and counting what went."""
+"""Sending data to a peer or a message to the client, and counting what went."""
 
 from __future__ import annotations
 
@@ -25,3 +25,16 @@ def data_send(
         allocation.peer_sent_bytes += len(data)
         return
     turn.dropped["peer unreachable"] += 1
+
+
+def message_send(
+    turn: TurnServer, allocation: Allocation, send: SendTo, message: memoryview
+) -> bool:
+    """Send a message to the client, and count what went; whether the kernel has taken it."""
+    try:
+        sent = send(message, allocation.client)
+    except OSError:
+        turn.dropped["client unreachable"] += 1
+        return False
+    allocation.client_sent_bytes += sent
+    return True

@@ -115,43 +115,46 @@ class UdpListener:
         places = SEND_PLACES
         ring, controls = self._ring, 0
         tail = 0 if ring is None else ring.tail  # the ring's is of orders that the kernel was told
-        for slot, data_at, (length,), (name, number, data_length) in self._batch.datagrams(count):
-            allocation = find(name)
-            if allocation is None or number & FIRST_BITS != CHANNELDATA_BITS:
-                if ring is not None:
-                    self._submit(ring, tail - ring.tail)
-                controls += self._take_slowly(slot[:length], name, now)
-                if ring is not None:
-                    tail = ring.tail
-                continue
-            channel = forward(allocation, number, data_length, slot, length, now)
-            if channel is None:
-                continue
-            route = channel.route
-            if ring is None or route is None:
-                self._send(allocation, channel, slot, data_length)
-                continue
-            descriptor, peer_at, _ = route
-            pack(
-                ring.entries,
-                places[tail & ENTRIES_MASK],
-                descriptor,
-                peer_at,
-                data_at,
-                data_length,
-                SEND_FLAGS,
-                data_at,
-            )
-            tail += 1
-            allocation.peer_sent_bytes += data_length
-        if ring is not None:
-            self._submit(ring, tail - ring.tail)
+        datagrams = self._batch.datagrams(count)
+        try:
+            for slot, data_at, (length,), (name, number, data_length) in datagrams:
+                allocation = find(name)
+                if allocation is None or number & FIRST_BITS != CHANNELDATA_BITS:
+                    if ring is not None:
+                        self._submit(ring, tail - ring.tail)
+                    controls += self._take_slowly(slot[:length], name, now)
+                    if ring is not None:
+                        tail = ring.tail
+                    continue
+                channel = forward(allocation, number, data_length, slot, length, now)
+                if channel is None:
+                    continue
+                route = channel.route
+                if ring is None or route is None:
+                    self._send(allocation, channel, slot, data_length)
+                    continue
+                descriptor, peer_at, _ = route
+                pack(
+                    ring.entries,
+                    places[tail & ENTRIES_MASK],
+                    descriptor,
+                    peer_at,
+                    data_at,
+                    data_length,
+                    SEND_FLAGS,
+                    data_at,
+                )
+                tail += 1
+                allocation.peer_sent_bytes += data_length
+        finally:  # what a fault has left behind is sent: it is counted
+            if ring is not None:
+                self._submit(ring, tail - ring.tail)
         self._last = name
         return controls
 
     def _submit(self, ring: Ring, count: int) -> None:
         """Have data sent; what the kernel did not take is sent again from its slot."""
-        for data_at, _, _ in ring.submit(count) if count else ():
+        for data_at, _, _ in ring.submit(count) if count > 0 else ():
             slot, (name, number, data_length) = self._batch.datagram_at(data_at)
             allocation = self._known[name]
             allocation.peer_sent_bytes -= data_length

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from relay.core.addresses import host_family
+from relay.core.addresses import SockAddress, host_family
 from relay.transports.moderation import Moderation
 from relay.transports.relayed import EVENTS_MAX, TURN_SECONDS
 from relay.transports.rings import SLOTS, Ring
@@ -224,6 +224,15 @@ def test_turn_ends_in_time_whatever_waits(ring: Ring | None, endpoint: socket.so
     world.sockets.close_all()
 
 
+def bound_client(world: RelayedWorld, peer: socket.socket) -> tuple[FakeClient, SockAddress]:
+    """A client with a channel to a peer, and its relayed address."""
+    client = world.client()
+    client.allocate()
+    client.bind(CHANNEL, peer.getsockname())
+    (relayed,) = world.relayed
+    return client, relayed
+
+
 class CountingRing(Ring):
     """An io_uring that counts how often sockets are told to receive."""
 
@@ -245,10 +254,7 @@ def counting() -> Iterator[CountingRing]:
 def test_empty_datagrams_of_a_stranger_keep_nobody_waiting(counting: CountingRing) -> None:
     world = RelayedWorld(counting)
     with peer_socket("127.0.0.1") as peer, peer_socket("127.0.0.2") as stranger:
-        client = world.client()
-        client.allocate()
-        client.bind(CHANNEL, peer.getsockname())
-        (relayed,) = world.relayed
+        client, relayed = bound_client(world, peer)
         for number in range(50):
             stranger.sendto(b"", relayed)
             peer.sendto(b"%d" % number, relayed)
@@ -283,10 +289,7 @@ def test_fault_of_one_datagram_stops_no_socket(
 ) -> None:
     world = RelayedWorld(counting)
     with peer_socket("127.0.0.1") as peer, peer_socket("127.0.0.2") as stranger:
-        client = world.client()
-        client.allocate()
-        client.bind(CHANNEL, peer.getsockname())
-        (relayed,) = world.relayed
+        client, relayed = bound_client(world, peer)
         receive = world.turn.receive_from_peer
 
         def fail(*arguments: Any) -> Any:
