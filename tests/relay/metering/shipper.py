@@ -1,7 +1,7 @@
 """A shipper in a process of its own, to be killed: `python -m tests.relay.metering.shipper DIR`.
 
-Says "shipping" when it begins; ends when the journal is empty and everything is rolled up. Where
-the database goes away it goes on trying.
+Says "ready", and begins when it is sent a line; ends when the journal is empty and everything is
+rolled up. Where the database goes away it goes on trying.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ shipping.BATCH_BYTES_MAX = 4000  # type: ignore[misc]  # many batches, many mome
 def main() -> None:
     """Ship until nothing is left."""
     directory = Path(sys.argv[1])
-    print("shipping", flush=True)  # noqa: T201
+    print("ready", flush=True)  # noqa: T201
+    sys.stdin.readline()
     left = True
     while left:
         try:

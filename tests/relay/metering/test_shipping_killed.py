@@ -57,21 +57,33 @@ def busy_journal(directory: Path, project: str) -> int:
     return sent
 
 
-def shipper_start(directory: Path, database_url: str) -> subprocess.Popen[bytes]:
-    shipper = subprocess.Popen(
-        [sys.executable, "-m", "tests.relay.metering.shipper", str(directory)],
-        cwd=ROOT,
-        env={
-            **os.environ,
-            "DATABASE_URL": database_url,
-            "DJANGO_SETTINGS_MODULE": "mindmore.settings",
-        },
-        stdout=subprocess.PIPE,
-    )
-    assert shipper.stdout is not None
-    assert shipper.stdout.readline() == b"shipping\n"
-    shipper.stdout.close()
-    return shipper
+def shippers_start(
+    directory: Path, database_url: str, count: int = 1
+) -> list[subprocess.Popen[bytes]]:
+    """Shippers that all begin now: none is done while another one gets ready."""
+    shippers = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.relay.metering.shipper", str(directory)],
+            cwd=ROOT,
+            env={
+                **os.environ,
+                "DATABASE_URL": database_url,
+                "DJANGO_SETTINGS_MODULE": "mindmore.settings",
+            },
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        for _ in range(count)
+    ]
+    for shipper in shippers:
+        assert shipper.stdout is not None
+        assert shipper.stdout.readline() == b"ready\n"
+        shipper.stdout.close()
+    for shipper in shippers:
+        assert shipper.stdin is not None
+        shipper.stdin.write(b"\n")
+        shipper.stdin.close()
+    return shippers
 
 
 def this_database_url() -> str:
@@ -100,13 +112,13 @@ def test_shippers_killed_at_any_moment_lose_nothing_and_count_nothing_twice(
     url = this_database_url()
     kills = 0
     while segments(tmp_path):
-        shippers = [shipper_start(tmp_path, url) for _ in range(2)]
+        shippers = shippers_start(tmp_path, url, 2)
         time.sleep((0.02 + secrets.randbelow(100) / 1000) * patience(kills))
         for shipper in shippers:
             shipper.kill()
             kills += shipper.wait() == -signal.SIGKILL
     assert kills > 1
-    last = shipper_start(tmp_path, url)
+    (last,) = shippers_start(tmp_path, url)
     assert last.wait(SECONDS_MAX) == 0
     assert hours() == {project.public_id: sent}
     assert UsageRow.objects.count() == 120 * 5
@@ -218,7 +230,7 @@ def test_postgresql_killed_at_any_moment_loses_nothing_and_counts_nothing_twice(
         " SELECT id, 'prj_abcdefghijkl', 'Calls', 60, now() FROM o RETURNING id"
     )
     sent = busy_journal(tmp_path, "prj_abcdefghijkl")
-    shipper = shipper_start(tmp_path, url)
+    (shipper,) = shippers_start(tmp_path, url)
     kills = 0
     while shipper.poll() is None:
         time.sleep((0.05 + secrets.randbelow(150) / 1000) * patience(kills))
