@@ -33,6 +33,7 @@ from relay.core.effects import (
     BindConnection,
     CloseConnection,
     CloseRelayed,
+    CloseReserved,
     ConnectPeer,
     Effect,
     OpenRelayed,
@@ -190,6 +191,7 @@ class Runner:
             SendToPeer: self._send_to_peer,
             OpenRelayed: self._open_relayed,
             CloseRelayed: self._close_relayed,
+            CloseReserved: lambda effect: self._relayed.close_reserved(effect.reserved),
             ConnectPeer: lambda effect: self._peers.connect(effect.connection),
             BindConnection: lambda effect: self._peers.bind(effect.connection),
             CloseConnection: lambda effect: self._peers.close(effect.connection),
@@ -346,10 +348,11 @@ class Runner:
 
     def _open_relayed(self, effect: OpenRelayed) -> None:
         allocation = effect.allocation
-        streams = allocation.protocol == TCP_PROTOCOL
-        open_ = self._peers.listen if streams else self._relayed.open
         try:
-            open_(allocation, effect.relayed)
+            if allocation.protocol == TCP_PROTOCOL:
+                self._peers.listen(allocation, effect.relayed)
+            else:
+                self._relayed.open(allocation, effect.relayed, effect.reserved)
         except OSError as error:
             in_use = error.errno == errno.EADDRINUSE
             now = self._clock.steady()

@@ -45,10 +45,16 @@ class SendToPeer:
 
 @dataclass(slots=True)
 class OpenRelayed:
-    """Open one relayed socket, then call `relayed_opened` or `relayed_failed`."""
+    """Open one relayed socket, then call `relayed_opened` or `relayed_failed`.
+
+    Attributes:
+        reserved: an address that nobody else may take from now on, until it is opened or
+            `CloseReserved`; the one fails where the other does.
+    """
 
     allocation: Allocation
     relayed: RelayedAddress
+    reserved: SockAddress | None = None
 
 
 @dataclass(slots=True)
@@ -57,6 +63,13 @@ class CloseRelayed:
 
     allocation: Allocation
     relayed: RelayedAddress
+
+
+@dataclass(slots=True)
+class CloseReserved:
+    """Hold a reserved address no longer: nobody came for it."""
+
+    reserved: SockAddress
 
 
 @dataclass(slots=True)
@@ -126,6 +139,7 @@ Effect = (
     | SendToPeer
     | OpenRelayed
     | CloseRelayed
+    | CloseReserved
     | ConnectPeer
     | BindConnection
     | CloseConnection

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from itertools import islice
+from math import inf
 
 from relay.core.addresses import FiveTuple, SockAddress, host_family
 from relay.core.allocation import TCP_PROTOCOL, Allocation, RelayedAddress
@@ -19,6 +20,7 @@ from relay.core.settings import TurnSettings
 from relay.core.tickets import Tickets
 
 RESERVATION_TOKEN_LENGTH = 8
+NOT_RESERVED: tuple[SockAddress, float] = ("", 0), -inf
 DEADLINES_SPARE = 64
 
 
@@ -194,7 +196,7 @@ class AllocationTable:
         del self.by_relayed[relayed.sockaddr]
         if self._holdings is not None:
             self._holdings.relayed_set(relayed.family, relayed.port, 0)
-        self.port_release(relayed)
+        self.port_release(relayed.sockaddr)
 
     # --- ports ------------------------------------------------------------------------------------
 
@@ -211,17 +213,20 @@ class AllocationTable:
         return self._relayed(family, self.ports.pool(family).take_even(), expires_at)
 
     def port_take_even_pair(
-        self, family: int, expires_at: float, now: float
-    ) -> tuple[RelayedAddress, bytes]:
-        """Take an even port and reserve the next one, under a new token."""
+        self, family: int, expires_at: float
+    ) -> tuple[RelayedAddress, SockAddress]:
+        """Take an even port, and the next one to be reserved."""
         if len(self._reservations) >= self.settings.reservations_max:
             raise CapacityError
         relayed = self._relayed(family, self.ports.pool(family).take_even_pair(), expires_at)
-        token = self._random_bytes(RESERVATION_TOKEN_LENGTH)
         host, port = relayed.sockaddr
-        deadline = now + self.settings.reservation_lifetime_seconds
-        self._reservations[token] = (host, port + 1), deadline
-        return relayed, token
+        return relayed, (host, port + 1)
+
+    def reserve(self, reserved: SockAddress, now: float) -> bytes:
+        """Reserve an address that was taken; its token."""
+        token = self._random_bytes(RESERVATION_TOKEN_LENGTH)
+        self._reservations[token] = reserved, now + self.settings.reservation_lifetime_seconds
+        return token
 
     def port_take_reserved(self, token: bytes, expires_at: float, now: float) -> RelayedAddress:
         """Take the port that was reserved under `token`.
@@ -229,22 +234,15 @@ class AllocationTable:
         Raises:
             CapacityError: no such reservation, or it has ended.
         """
-        self._reservations_expire(now)
-        reserved = self._reservations.pop(token, None)
-        if reserved is None:
+        (host, port), deadline = self._reservations.get(token, NOT_RESERVED)
+        if deadline <= now:
             raise CapacityError
-        (host, port), _ = reserved
+        del self._reservations[token]
         return RelayedAddress(host, port, expires_at)
 
-    def port_release(self, relayed: RelayedAddress) -> None:
-        """Give back a port that belongs to no live allocation."""
-        self.ports.release(relayed.sockaddr)
-
-    def reservation_drop(self, token: bytes) -> None:
-        """Give up a reservation whose token nobody will hear of."""
-        reserved = self._reservations.pop(token, None)
-        if reserved is not None:
-            self.ports.release(reserved[0])
+    def port_release(self, sockaddr: SockAddress) -> None:
+        """Give back a port that belongs to no live allocation and no reservation."""
+        self.ports.release(sockaddr)
 
     def _relayed(self, family: int, port: int | None, expires_at: float) -> RelayedAddress:
         if port is None:
@@ -261,13 +259,12 @@ class AllocationTable:
         return min(heads if connection is None else [*heads, connection], default=None)
 
     def expired(self, now: float) -> list[tuple[Allocation, RelayedAddress | None]]:
-        """Take out what has ended, and drop the reservations that have.
+        """Take out what has ended.
 
         Returns:
             Allocations that ended (with None), and those that live on without one address. Of many
             some: the others are still due.
         """
-        self._reservations_expire(now)
         ended: list[tuple[Allocation, RelayedAddress | None]] = []
         for _ in range(AT_ONCE_MAX):
             if not self._allocation_deadlines or self._allocation_deadlines[0][0] > now:
@@ -296,17 +293,20 @@ class AllocationTable:
         allocation.deadline = min(found.expires_at for found in allocation.relayed.values())
         heappush(self._allocation_deadlines, (allocation.deadline, allocation.id))
 
-    def reservations_end(self) -> None:
+    def reservations_end(self) -> list[SockAddress]:
         """Drop every reservation: the server stops."""
-        for token in list(self._reservations):
-            self.reservation_drop(token)
+        return [self._reservation_drop(token) for token in list(self._reservations)]
 
-    def _reservations_expire(self, now: float) -> None:
-        while self._reservations:
-            token, (_, deadline) = next(iter(self._reservations.items()))
-            if deadline > now:
-                return
-            self.reservation_drop(token)
+    def reservations_expired(self, now: float) -> list[SockAddress]:
+        """Drop reservations that have ended: of many some, the others are still due."""
+        first = islice(self._reservations.items(), AT_ONCE_MAX)
+        over = [token for token, (_, deadline) in first if deadline <= now]
+        return [self._reservation_drop(token) for token in over]
+
+    def _reservation_drop(self, token: bytes) -> SockAddress:
+        reserved, _ = self._reservations.pop(token)
+        self.ports.release(reserved)
+        return reserved
 
 
 def relay_hosts(addresses: tuple[str, ...]) -> dict[int, str]:

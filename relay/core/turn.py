@@ -30,6 +30,7 @@ from relay.core.effects import (
     AllocationEnded,
     Authenticated,
     CloseRelayed,
+    CloseReserved,
     Effect,
     SendToClient,
 )
@@ -339,15 +340,17 @@ class TurnServer:
             for connection in self.table.connections.expired(now)
             for effect in tcp.connection_lost(self.table, connection)
         ]
-        return [*expired, *waited, *self.control.cut(now), *self.control.drain_end(now)]
+        unclaimed = map(CloseReserved, self.table.reservations_expired(now))
+        cut, drained = self.control.cut(now), self.control.drain_end(now)
+        return [*expired, *waited, *unclaimed, *cut, *drained]
 
     def end_all(self) -> list[Effect]:
         """End every allocation: the server stops."""
         ended = list(self.table.by_id.values())
         for allocation in ended:
             self.table.remove(allocation)
-        self.table.reservations_end()
-        return [AllocationEnded(allocation) for allocation in ended]
+        reserved = self.table.reservations_end()
+        return [*map(AllocationEnded, ended), *map(CloseReserved, reserved)]
 
     # --- requests ---------------------------------------------------------------------------------
 

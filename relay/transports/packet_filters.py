@@ -21,14 +21,16 @@ EVERYTHING = 0xFFFFFFFF
 INSTRUCTION = Struct("=HBBI")  # code, jump if true, jump if false, operand
 
 
-def filter_attach(endpoint: socket.socket, program: bytes, option: int = SO_ATTACH_FILTER) -> None:
+def filter_attach(
+    endpoint: socket.SocketType, program: bytes, option: int = SO_ATTACH_FILTER
+) -> None:
     """Let the kernel run a program for what comes to a socket."""
     instructions = ctypes.create_string_buffer(program, len(program))
     described = pack("HP", len(program) // INSTRUCTION.size, ctypes.addressof(instructions))
     endpoint.setsockopt(socket.SOL_SOCKET, option, described)
 
 
-def filter_detach(endpoint: socket.socket) -> None:
+def filter_detach(endpoint: socket.SocketType) -> None:
     """Let everything pass again; nothing where no filter is attached."""
     with contextlib.suppress(FileNotFoundError):
         endpoint.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)

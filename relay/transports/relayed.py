@@ -24,6 +24,7 @@ from relay.core.effects import SendToClient
 from relay.core.turn import DROPPED, TurnServer
 from relay.transports.fragmentation import DF_CLEAR, DF_SET, SocketOption
 from relay.transports.moderation import Moderation
+from relay.transports.packet_filters import filter_attach, filter_detach, nothing_passes
 from relay.transports.receiver import ROUNDS_MAX, RingReceiver
 from relay.transports.rings import Ring
 from relay.transports.sending import data_send, message_send
@@ -81,6 +82,26 @@ OPTIONS = {
 }
 
 
+def _bound(sockaddr: SockAddress, program: bytes = b"") -> socket.SocketType:
+    """A socket at an address; behind a packet filter, where there is a program for one.
+
+    Raises:
+        OSError: the port is in use, or the kernel has no more descriptors or memory for it.
+    """
+    options = OPTIONS[host_family(sockaddr[0])]
+    made = socket.SocketType(options.family, DATAGRAMS)
+    try:
+        for level, option, value in options.at_start:
+            made.setsockopt(level, option, value)
+        if program:
+            filter_attach(made, program)
+        made.bind(sockaddr)
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
 class RelayedSockets:
     """Opens, reads and closes the sockets at the relayed transport addresses.
 
@@ -113,6 +134,7 @@ class RelayedSockets:
         self._nothing = nothing, [(self._clients_epoll.fileno(), EPOLLIN)]
         self._by_descriptor: dict[int, tuple[socket.SocketType, Allocation]] = {}
         self._sockets: dict[tuple[int, int], socket.SocketType] = {}  # by allocation id and family
+        self._reserved: dict[SockAddress, socket.SocketType] = {}  # bound, and deaf
         self._drain_clients: dict[int, DrainClients] = {}  # by descriptor
         # Data is received behind the room for a ChannelData header: nothing is copied.
         self._buffer = bytearray(HEADER_LENGTH + DATAGRAM_LENGTH_MAX)
@@ -136,22 +158,28 @@ class RelayedSockets:
             self._receiver.endpoints[address] = endpoint.fileno()
         self._clients_epoll.register(endpoint, EPOLLIN)
 
-    def open(self, allocation: Allocation, relayed: RelayedAddress) -> None:
-        """Bind a relayed address and watch it.
+    def open(
+        self, allocation: Allocation, relayed: RelayedAddress, reserved: SockAddress | None
+    ) -> None:
+        """Bind a relayed address and watch it, and bind the one that is reserved with it, if any.
 
         Raises:
-            OSError: the port is in use, or the kernel has no more descriptors or memory for it.
+            OSError: a port is in use, or the kernel has no more descriptors or memory for it.
         """
-        family = OPTIONS[relayed.family].family
-        opened = socket.SocketType(family, DATAGRAMS)
+        opened = self._reserved.pop(relayed.sockaddr, None)
+        if opened is None:
+            opened = _bound(relayed.sockaddr)
+        else:
+            filter_detach(opened)
         descriptor = opened.fileno()
         try:
-            for level, option, value in OPTIONS[relayed.family].at_start:
-                opened.setsockopt(level, option, value)
-            opened.bind(relayed.sockaddr)
+            if reserved is not None:
+                self._reserved[reserved] = _bound(reserved, nothing_passes())
             self._epoll.register(descriptor, EPOLLIN if self._receiver is None else ERRORS_ONLY)
         except OSError:
             opened.close()
+            if reserved is not None:
+                self.close_reserved(reserved)
             raise
         self._by_descriptor[descriptor] = opened, allocation
         self._sockets[allocation.id, relayed.family] = opened
@@ -199,6 +227,12 @@ class RelayedSockets:
         if self._receiver is not None:
             self._receiver.close(allocation, family)
 
+    def close_reserved(self, reserved: SockAddress) -> None:
+        """Hold a reserved address no longer; nothing where it is not held."""
+        held = self._reserved.pop(reserved, None)
+        if held is not None:
+            held.close()
+
     def close_allocation(self, allocation: Allocation) -> None:
         """Close what an allocation has open."""
         for family in OPTIONS:
@@ -208,6 +242,8 @@ class RelayedSockets:
         """Close what is still open, and the epoll."""
         for relayed, _ in self._by_descriptor.values():
             relayed.close()
+        for reserved in self._reserved.values():
+            reserved.close()
         if self._receiver is not None:
             self._receiver.close_all()
         self._clients_epoll.close()

@@ -9,7 +9,7 @@ from itertools import chain
 from operator import attrgetter
 
 from relay.core.addresses import FiveTuple, SockAddress, host_family
-from relay.core.allocation import Allocation, RelayedAddress
+from relay.core.allocation import Allocation
 from relay.core.channeldata import CHANNELDATA_HEADER, HEADER_LENGTH
 from relay.core.connections import PeerConnection
 from relay.core.credentials import password_derive, username_format
@@ -21,6 +21,7 @@ from relay.core.effects import (
     BindConnection,
     CloseConnection,
     CloseRelayed,
+    CloseReserved,
     ConnectPeer,
     Effect,
     OpenRelayed,
@@ -69,6 +70,7 @@ class World:
         no_descriptors: whether the kernel has none left for a socket.
         openings: how often a relayed socket was asked for.
         relayed: addresses with an open relayed socket.
+        reserved: addresses that are held for whoever has the token.
         to_peers: what left for peers: (relayed port, peer, data).
         unfragmented: those of them that were sent with DF set.
         started, ended, events: what the connection log would be told.
@@ -91,6 +93,7 @@ class World:
         self.ports_elsewhere: set[int] = set()
         self.no_descriptors = False
         self.relayed: dict[SockAddress, Allocation] = {}
+        self.reserved: set[SockAddress] = set()
         self.to_peers: list[tuple[int, SockAddress, bytes]] = []
         self.unfragmented: list[bytes] = []
         self.started: list[Allocation] = []
@@ -102,13 +105,14 @@ class World:
         self.closed: list[PeerConnection] = []
         self.events: list[tuple[str, str | None]] = []
         self.opening_is_slow = False
-        self.opening: list[tuple[Allocation, RelayedAddress]] = []
+        self.opening: list[OpenRelayed] = []
         self.silences: list[tuple[str, int]] = []
 
         self.handlers: dict[type[Effect], Callable[..., object]] = {
             SendToClient: self.deliver,
             SendToPeer: self.handle_send_to_peer,
-            OpenRelayed: lambda effect: self.open_relayed(effect.allocation, effect.relayed),
+            OpenRelayed: self.open_relayed,
+            CloseReserved: self.close_reserved,
             CloseRelayed: lambda effect: self.relayed.pop(effect.relayed.sockaddr),
             ConnectPeer: lambda effect: self.connecting.append(effect.connection),
             BindConnection: lambda effect: self.bound.append((effect.connection, effect.client)),
@@ -169,28 +173,38 @@ class World:
         assert self.relayed[relayed.sockaddr] is allocation
         self.to_peers.append((relayed.port, peer, data))
 
-    def open_relayed(self, allocation: Allocation, relayed: RelayedAddress) -> None:
+    def open_relayed(self, effect: OpenRelayed) -> None:
         if self.opening_is_slow:
-            self.opening.append((allocation, relayed))
+            self.opening.append(effect)
             return
         self.openings += 1
-        if relayed.port in self.ports_elsewhere or self.no_descriptors:
+        allocation, relayed, reserved = effect.allocation, effect.relayed, effect.reserved
+        wanted = {relayed.port} - {port for _, port in self.reserved}
+        if reserved is not None:
+            wanted.add(reserved[1])
+        if wanted & self.ports_elsewhere or self.no_descriptors:
             self.perform(
                 self.turn.relayed_failed(
                     allocation, self.now, another_may_do=not self.no_descriptors
                 )
             )
             return
-        assert relayed.sockaddr not in self.relayed
+        self.reserved.discard(relayed.sockaddr)
+        assert not {relayed.sockaddr, reserved} & self.relayed.keys()
+        if reserved is not None:
+            self.reserved.add(reserved)
         self.relayed[relayed.sockaddr] = allocation
         allocation.relayed_send = lambda data, _peer: len(data)
         self.perform(self.turn.relayed_opened(allocation, self.now))
+
+    def close_reserved(self, effect: CloseReserved) -> None:
+        self.reserved.remove(effect.reserved)
 
     def open_all(self) -> None:
         """Open what waits since opening was slow."""
         self.opening_is_slow = False
         while self.opening:
-            self.open_relayed(*self.opening.pop(0))
+            self.open_relayed(self.opening.pop(0))
 
     def from_client(self, client: SockAddress, datagram: bytes, transport: str = "udp") -> None:
         """A datagram of a client reaches the server."""

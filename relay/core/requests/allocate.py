@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from relay.core import attributes
-from relay.core.addresses import FAMILY_IPV4, FAMILY_IPV6
+from relay.core.addresses import FAMILY_IPV4, FAMILY_IPV6, SockAddress
 from relay.core.allocation import TCP_PROTOCOL, UDP_PROTOCOL, Allocation, RelayedAddress
 from relay.core.effects import SendToClient
 from relay.core.error_codes import (
@@ -49,6 +49,7 @@ class Opening:
         exchange: the Allocate request.
         expires_at: when the allocation will end.
         waiting: addresses that are not open yet, the next one first.
+        reserved: the address that is taken with it to be reserved, if any.
         failed: families of a dual allocation that cannot be had, and why.
         fault: what the operator is told where none can be had; empty where no port was left.
         tries_left: ports that may be tried for the next address.
@@ -58,6 +59,7 @@ class Opening:
     exchange: Exchange
     expires_at: float
     waiting: list[RelayedAddress] = field(default_factory=list)
+    reserved: SockAddress | None = None
     failed: dict[int, int] = field(default_factory=dict)
     fault: str = ""
     tries_left: int = RELAYED_PORT_TRIES
@@ -175,16 +177,16 @@ def _port_take(table: AllocationTable, opening: Opening, family: int) -> Relayed
         return table.port_take(family, ends)
     if not even_port[0] & EVEN_PORT_RESERVE:
         return table.port_take_even(family, ends)
-    relayed, reservation = table.port_take_even_pair(family, ends, opening.exchange.now)
-    opening.allocation.reservation_token = reservation
+    relayed, opening.reserved = table.port_take_even_pair(family, ends)
     return relayed
 
 
 def port_give_back(table: AllocationTable, opening: Opening) -> None:
-    """Give back the port that could not be opened, and the one reserved with it."""
-    table.port_release(opening.waiting.pop(0))
-    table.reservation_drop(opening.allocation.reservation_token)
-    opening.allocation.reservation_token = b""
+    """Give back the port that could not be opened, and the one taken with it."""
+    table.port_release(opening.waiting.pop(0).sockaddr)
+    if opening.reserved is not None:
+        table.port_release(opening.reserved)
+        opening.reserved = None
 
 
 def another_port_take(table: AllocationTable, opening: Opening, family: int) -> bool:

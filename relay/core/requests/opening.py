@@ -49,13 +49,15 @@ class Openings:
         opening = allocate(self._table, exchange)
         self._openings[opening.allocation.id] = opening
         self._five_tuples.add(exchange.five_tuple)
-        return [OpenRelayed(opening.allocation, opening.waiting[0])]
+        return [_open_next(opening)]
 
     def opened(self, allocation: Allocation, now: float) -> list[Effect]:
         """The address that was asked for is open."""
         opening = self._openings[allocation.id]
         relayed = opening.waiting.pop(0)
         allocation.relayed[relayed.family] = relayed
+        if opening.reserved is not None:
+            allocation.reservation_token = self._table.reserve(opening.reserved, now)
         return self._next(opening, now)
 
     def failed(self, allocation: Allocation, now: float, *, another_may_do: bool) -> list[Effect]:
@@ -64,7 +66,7 @@ class Openings:
         family = opening.waiting[0].family
         port_give_back(self._table, opening)
         if another_may_do and another_port_take(self._table, opening, family):
-            return [OpenRelayed(allocation, opening.waiting[0])]
+            return [_open_next(opening)]
         opening.failed[family] = INSUFFICIENT_CAPACITY
         if not another_may_do:
             opening.fault = NOT_OPENED
@@ -74,7 +76,7 @@ class Openings:
         allocation = opening.allocation
         if opening.waiting:
             opening.tries_left = RELAYED_PORT_TRIES
-            return [OpenRelayed(allocation, opening.waiting[0])]
+            return [_open_next(opening)]
         del self._openings[allocation.id]
         self._five_tuples.remove(allocation.five_tuple)
         if not allocation.relayed:
@@ -88,6 +90,10 @@ class Openings:
             AllocationStarted(allocation),
             SendToClient(allocation.five_tuple, allocation.answer, allocation),
         ]
+
+
+def _open_next(opening: Opening) -> OpenRelayed:
+    return OpenRelayed(opening.allocation, opening.waiting[0], opening.reserved)
 
 
 def _refusal(opening: Opening) -> SendToClient:

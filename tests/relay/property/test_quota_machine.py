@@ -117,7 +117,7 @@ class QuotaMachine(RuleBasedStateMachine):
     @invariant()
     def quota_is_what_is_held(self) -> None:
         live = list(self.world.turn.table.by_id.values())
-        opening = [allocation for allocation, _ in self.world.opening]
+        opening = [effect.allocation for effect in self.world.opening]
         held = Counter(found.owner for found in [*live, *opening])
         for project in PROJECTS:
             assert self.world.turn.table.entitlements.held_count(project) == held[project]

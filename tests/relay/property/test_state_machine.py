@@ -156,7 +156,7 @@ class TurnMachine(RuleBasedStateMachine):
         world = self.world
         world.perform(world.turn.end_all())
         table = world.turn.table
-        assert world.relayed == {}
+        assert (world.relayed, world.reserved) == ({}, set())
         assert (table.by_id, table.by_relayed, table.moving, table.adrift) == ({}, {}, {}, {})
         assert (table.ports.taken_count, len(table._reservations)) == (0, 0)
         assert table.entitlements.held_count("prj_a") == 0
@@ -176,7 +176,9 @@ class TurnMachine(RuleBasedStateMachine):
             for relayed in allocation.relayed.values()
         ]
         assert sorted(live) == sorted(self.world.relayed)
-        assert table.ports.taken_count == len(live) + len(table._reservations)
+        reserved = {sockaddr for sockaddr, _ in table._reservations.values()}
+        assert reserved == self.world.reserved
+        assert table.ports.taken_count == len(live) + len(reserved)
 
     @invariant()
     def quota_is_what_is_held(self) -> None:

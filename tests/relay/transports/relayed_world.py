@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 
 from relay.core.addresses import SockAddress
-from relay.core.allocation import Allocation, RelayedAddress
+from relay.core.allocation import Allocation
+from relay.core.effects import CloseReserved, OpenRelayed
 from relay.core.policy import PeerPolicyRules
 from relay.transports.moderation import Moderation
 from relay.transports.relayed import RelayedSockets
@@ -23,7 +24,13 @@ RELAY_ADDRESSES = (f"127.0.77.{WORKER + 1}", "::1")
 
 
 class RelayedWorld(World):
-    """The fake link with real sockets on the peers' side."""
+    """The fake link with real sockets on the peers' side.
+
+    Attributes:
+        openings_failed: ports that something else had.
+    """
+
+    openings_failed = 0
 
     def __init__(
         self,
@@ -42,10 +49,19 @@ class RelayedWorld(World):
             self.turn, self.deliver, lambda: self.now, moderation or Moderation(0), ring, sleep
         )
 
-    def open_relayed(self, allocation: Allocation, relayed: RelayedAddress) -> None:
-        self.relayed[relayed.sockaddr] = allocation
-        self.sockets.open(allocation, relayed)
+    def open_relayed(self, effect: OpenRelayed) -> None:
+        allocation = effect.allocation
+        try:
+            self.sockets.open(allocation, effect.relayed, effect.reserved)
+        except OSError:
+            self.openings_failed += 1
+            self.perform(self.turn.relayed_failed(allocation, self.now, another_may_do=True))
+            return
+        self.relayed[effect.relayed.sockaddr] = allocation
         self.perform(self.turn.relayed_opened(allocation, self.now))
+
+    def close_reserved(self, effect: CloseReserved) -> None:
+        self.sockets.close_reserved(effect.reserved)
 
     def send_to_peer(
         self, allocation: Allocation, data: bytes, peer: SockAddress, *, dont_fragment: bool = False

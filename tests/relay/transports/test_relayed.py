@@ -16,7 +16,12 @@ from relay.transports.relayed import EVENTS_MAX, TURN_SECONDS
 from relay.transports.rings import SLOTS, Ring
 from tests.relay.fake_link import FakeClient
 from tests.relay.rings import ring_or_skip
-from tests.relay.transports.relayed_world import LOOPBACK, PATIENCE_SECONDS, RelayedWorld
+from tests.relay.transports.relayed_world import (
+    LOOPBACK,
+    PATIENCE_SECONDS,
+    RELAY_ADDRESSES,
+    RelayedWorld,
+)
 from tests.skips import skip
 from tests.turn_client import UDP_PROTOCOL, Attribute, Method
 
@@ -64,6 +69,54 @@ def test_data_goes_both_ways_in_either_family(
         peer.sendto(b"", source)
         world.drain_until(lambda: bool(client.arrived))
         assert client.receive() == (address, b"")
+
+
+def test_reserved_port_is_held_and_deaf_until_somebody_comes_for_it(world: RelayedWorld) -> None:
+    """Whatever else this host runs: its programs are given ports of this range, too."""
+    first, second = world.client(), world.client(("192.0.2.8", 40000))
+    token, port = pair_reserve(first)
+    with pytest.raises(OSError, match="in use"), socket.socket(type=socket.SOCK_DGRAM) as other:
+        other.bind((RELAY_ADDRESSES[0], port))
+    with peer_socket("127.0.0.1") as peer:
+        peer.sendto(b"before it is anybody's", (RELAY_ADDRESSES[0], port))
+        answer = second.request(
+            Method.ALLOCATE,
+            [(Attribute.REQUESTED_TRANSPORT, UDP_PROTOCOL), (Attribute.RESERVATION_TOKEN, token)],
+        )
+        assert answer.address(Attribute.XOR_RELAYED_ADDRESS)[1] == port
+        second.permit(("127.0.0.1", 0))
+        peer.sendto(b"after", (RELAY_ADDRESSES[0], port))
+        world.drain_until(lambda: bool(second.arrived))
+        assert second.receive() == (peer.getsockname(), b"after")
+        assert world.turn.dropped["no permission"] == 0
+
+
+def test_reserved_port_that_nobody_comes_for_is_free_again(world: RelayedWorld) -> None:
+    _, port = pair_reserve(world.client())
+    world.pass_seconds(31)
+    with socket.socket(type=socket.SOCK_DGRAM) as other:
+        other.bind((RELAY_ADDRESSES[0], port))
+
+
+def test_pair_is_given_where_both_ports_can_be_had(world: RelayedWorld) -> None:
+    with contextlib.ExitStack() as stack:
+        for port in range(50001, 60000, 32):  # of each 16th pair
+            other = stack.enter_context(socket.socket(type=socket.SOCK_DGRAM))
+            with contextlib.suppress(OSError):
+                other.bind((RELAY_ADDRESSES[0], port))
+        for number in range(200):
+            client = world.client(("192.0.2.9", 40000 + number))
+            assert pair_reserve(client)[1] % 32 != 50001 % 32
+            client.refresh(0)
+    assert world.openings_failed
+
+
+def pair_reserve(client: FakeClient) -> tuple[bytes, int]:
+    """Ask for an even port and the next one: that one's token and number."""
+    values = [(Attribute.REQUESTED_TRANSPORT, UDP_PROTOCOL), (Attribute.EVEN_PORT, b"\x80")]
+    answer = client.request(Method.ALLOCATE, values)
+    _, port = answer.address(Attribute.XOR_RELAYED_ADDRESS)
+    return answer.attributes[Attribute.RESERVATION_TOKEN], port + 1
 
 
 @pytest.mark.parametrize(("host", "icmp"), [("127.0.0.1", (3, 3)), ("::1", (1, 4))])

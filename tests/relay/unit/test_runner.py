@@ -91,7 +91,7 @@ def test_relayed_socket_that_cannot_be_bound_is_closed(taken_port: int) -> None:
         transaction_id=bytes(12),
     )
     with pytest.raises(OSError, match="in use"):
-        relayed.open(allocation, RelayedAddress(HOST, taken_port, 0.0))
+        relayed.open(allocation, RelayedAddress(HOST, taken_port, 0.0), None)
     assert allocation.relayed_send is None
     relayed.close_all()
 

@@ -300,12 +300,24 @@ def test_reservations_are_bounded() -> None:
     clients[3].request(Method.ALLOCATE, [REQUESTED, (EVEN_PORT, b"\x80")])
 
 
+def test_pair_whose_upper_port_is_elsewhere_is_not_given() -> None:
+    world = World(settings_make(relay_ports=(50000, 50003)))
+    world.ports_elsewhere = {50001}
+    first, second = world.client(), world.client(("192.0.2.8", 40000))
+    answer = first.request(Method.ALLOCATE, [REQUESTED, (EVEN_PORT, b"\x80")])
+    assert answer.address(Attribute.XOR_RELAYED_ADDRESS)[1] == 50002
+    world.ports_elsewhere.add(50003)  # too late: it is held
+    token = (RESERVATION_TOKEN, answer.attributes[RESERVATION_TOKEN])
+    answer = second.request(Method.ALLOCATE, [REQUESTED, token])
+    assert answer.address(Attribute.XOR_RELAYED_ADDRESS)[1] == 50003
+
+
 def test_pair_whose_even_port_fails_is_given_back_whole() -> None:
     world = World()
     world.ports_elsewhere = set(range(50000, 50100))
     with refused(508):
         world.client().request(Method.ALLOCATE, [REQUESTED, (EVEN_PORT, b"\x80")])
-    assert world.turn.table.ports.taken_count == 0
+    assert (world.turn.table.ports.taken_count, world.reserved) == (0, set())
     world.ports_elsewhere.clear()
     world.client().request(Method.ALLOCATE, [REQUESTED, (EVEN_PORT, b"\x80")])
     assert world.turn.table.ports.taken_count == 2
