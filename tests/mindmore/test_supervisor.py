@@ -12,8 +12,9 @@ from tests.stack import ROOT
 
 
 def test_child_that_cannot_be_started_again_is_tried_until_it_can(tmp_path: Path) -> None:
-    program, away = tmp_path / "program", tmp_path / "away"
-    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    program, away, runs = tmp_path / "program", tmp_path / "away", tmp_path / "runs"
+    os.mkfifo(runs)
+    program.write_text(f"#!/bin/sh\necho > '{runs}'\nexec sleep 60\n")
     program.chmod(0o755)
     watching = subprocess.Popen(
         [sys.executable, "-m", "tests.mindmore.watch", str(program)],
@@ -25,6 +26,7 @@ def test_child_that_cannot_be_started_again_is_tried_until_it_can(tmp_path: Path
     lines = iter(watching.stdout)
     try:
         process = int(next(lines).removeprefix("process: "))
+        runs.read_bytes()  # waits until the shell has read its program
         program.rename(away)
         os.kill(process, signal.SIGKILL)
         assert next(lines).endswith("SIGKILL; starting it again in 0.5 seconds\n")
