@@ -76,6 +76,20 @@ QUICK = Plan(
 )
 
 
+@dataclass(frozen=True)
+class Offer:
+    """What clients and peer send: datagrams of so many bytes, so many a second."""
+
+    size: int
+    rate: int
+    transport: str
+
+    @property
+    def load(self) -> str:
+        """The same in words."""
+        return f"{self.size} bytes, {self.rate // 1000},000/s"
+
+
 class Load:
     """The load generator's process, asked one command at a time."""
 
@@ -194,19 +208,19 @@ class Bench:
         """CPU per relayed packet at a rate that both can carry, then the highest rate of each."""
         with self.running() as (load, _):
             self.rigs_make(load, "udp")
-            cost = {
-                size: [self.cpu_per_packet(load, size, rate) for rate in self.plan.rates]
-                for size in SIZES_BYTES
-            }
-            for size in SIZES_BYTES:
-                self.highest_rate(load, size, cost[size][-1])
+            rates = self.plan.rates
+            offers = [Offer(size, rate, "udp") for size in SIZES_BYTES for rate in rates]
+            costs = self.cpu_per_packet(load, offers)
+            for offer in offers:
+                if offer.rate == max(rates):
+                    self.highest_rate(load, offer.size, costs[offer])
 
     def streams(self) -> None:
         """The same over TCP and TLS, at a rate that leaves the load generator room for TLS."""
         for transport in ("tcp", "tls"):
             with self.running() as (load, _):
                 self.rigs_make(load, transport)
-                self.cpu_per_packet(load, SIZES_BYTES[-1], STREAM_RATE, transport)
+                self.cpu_per_packet(load, [Offer(SIZES_BYTES[-1], STREAM_RATE, transport)])
 
     def rigs_make(self, load: Load, transport: str) -> None:
         """Allocations on both servers, ready to carry data."""
@@ -222,44 +236,54 @@ class Bench:
                 transport=transport,
             )
 
-    def cpu_per_packet(self, load: Load, size: int, rate: int, transport: str = "udp") -> Row:
-        """Offer the same rate to both, in turns; there is a goal for UDP, at every rate."""
-        plan = self.plan
-        over = "" if transport == "udp" else f" over {transport.upper()}"
-        name = f"CPU per relayed packet{over}, {size} bytes, {rate // 1000},000/s"
-        row = self.row(Row(name, "us", False, 2, ratio_min=None if over else 0.7))
-        delays = {} if over else self.delay_rows(size, rate)
-        for _ in range(plan.rounds):
-            for label in LABELS:
-                run = self.steady(load, label, size, rate)
-                if run["received"] < run["sent"] * (1 - LOSS_MAX):
-                    self.notes.add(f"{self.names[label]} lost packets where CPU was measured")
-                row.add(label, run["server_cpu_seconds"] / max(run["received"], 1) * 1e6)
-                for key, delay in delays.items():
-                    delay.add(label, run[key] * 1e6)
-        return row
+    def cpu_per_packet(self, load: Load, offers: list[Offer]) -> dict[Offer, Row]:
+        """Offer the same to both, in turns; there is a goal for UDP, whatever is offered.
 
-    def delay_rows(self, size: int, rate: int) -> dict[str, Row]:
+        Every round has all of it: a bad minute of the machine is in every row alike.
+        """
+        rows: dict[Offer, Row] = {}
+        delays: dict[Offer, dict[str, Row]] = {}
+        for offer in offers:
+            over = "" if offer.transport == "udp" else f" over {offer.transport.upper()}"
+            name = f"CPU per relayed packet{over}, {offer.load}"
+            rows[offer] = self.row(Row(name, "us", False, 2, ratio_min=None if over else 0.7))
+            delays[offer] = {} if over else self.delay_rows(offer)
+        for _ in range(self.plan.rounds):
+            for offer, row in rows.items():
+                for label in LABELS:
+                    run = self.steady(load, label, offer)
+                    if run["received"] < run["sent"] * (1 - LOSS_MAX):
+                        self.notes.add(f"{self.names[label]} lost packets where CPU was measured")
+                    row.add(label, run["server_cpu_seconds"] / max(run["received"], 1) * 1e6)
+                    for key, delay in delays[offer].items():
+                        delay.add(label, run[key] * 1e6)
+        return rows
+
+    def delay_rows(self, offer: Offer) -> dict[str, Row]:
         """What a datagram waits while so many others are relayed.
 
         There is a goal where both servers have time to rest; a core that is full has a queue.
         """
-        load = f"{size} bytes, {rate // 1000},000/s"
-        is_light = rate == min(self.plan.rates)
+        is_light = offer.rate == min(self.plan.rates)
         return {
             key: self.row(
-                Row(f"delay, {name}, {load}", "us", False, 0, value_max=goal if is_light else None)
+                Row(
+                    f"delay, {name}, {offer.load}",
+                    *("us", False, 0),
+                    value_max=goal if is_light else None,
+                )
             )
             for key, (name, goal) in DELAYS.items()
         }
 
-    def steady(self, load: Load, label: str, size: int, rate: int) -> dict[str, float]:
+    def steady(self, load: Load, label: str, offer: Offer) -> dict[str, float]:
         """One run; once more where the machine was too busy to keep the rate."""
-        run = load("traffic", label, size=size, rate=rate, seconds=self.plan.traffic_seconds)
-        if run["sent"] >= rate * run["seconds"] * (1 - LAG_MAX):
+        what = {"size": offer.size, "rate": offer.rate, "seconds": self.plan.traffic_seconds}
+        run = load("traffic", label, **what)
+        if run["sent"] >= offer.rate * run["seconds"] * (1 - LAG_MAX):
             return run
         self.notes.add("the load generator could not keep its rate: is the machine busy?")
-        return load("traffic", label, size=size, rate=rate, seconds=self.plan.traffic_seconds)
+        return load("traffic", label, **what)
 
     def highest_rate(self, load: Load, size: int, cost: Row) -> None:
         """Halve the interval in which the highest rate with little loss lies, in turns."""
