@@ -15,6 +15,7 @@ from relay.transports.listening import ListenError
 from relay.transports.rings import Ring, RingUnavailableError
 
 DESCRIPTORS_SPARE = 256
+DESCRIPTORS_MIN = 64
 
 
 class RelayStartError(Exception):
@@ -115,11 +116,24 @@ def descriptors_raise(config: RelayConfig) -> None:
     """Raise the soft limit of open files to what ports and connections need, as far as it goes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     relay_port_min, relay_port_max = config.turn.relay_ports
-    relayed = (relay_port_max - relay_port_min) * len(config.turn.relay_addresses)
+    relayed = (relay_port_max - relay_port_min + 1) * len(config.turn.relay_addresses)
     wanted = relayed + config.client_limits.connections_max + DESCRIPTORS_SPARE
     if soft < wanted:
         limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, limit), hard))
         if limit < wanted:
-            spare = wanted - DESCRIPTORS_SPARE
-            log("few_descriptors", open_files_max=limit, relayed_ports=spare)
+            log("few_descriptors", open_files_max=limit, wanted=wanted, relayed_ports=relayed)
+
+
+def descriptors_check() -> None:
+    """See that there are enough open files to serve anybody.
+
+    Raises:
+        RelayStartError: there are not.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit < DESCRIPTORS_MIN:
+        raise RelayStartError(
+            f"this process may have {limit} open files: allow at least {DESCRIPTORS_MIN}, and one"
+            " for each call (ulimit -n, LimitNOFILE=)"
+        )

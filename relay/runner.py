@@ -48,6 +48,7 @@ from relay.log import fault_facts, log, log_install
 from relay.machine import (
     RelayFailedError,
     certificate_load,
+    descriptors_check,
     descriptors_raise,
     journal_open,
     listen_failed,
@@ -435,6 +436,7 @@ def run(
     # A core dump would hold payload: there is none (relay.md, "Content stays unseen").
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     descriptors_raise(config)
+    descriptors_check()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(config, control, read, endpoints, holdings))
 

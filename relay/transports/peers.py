@@ -17,6 +17,7 @@ from relay.core.connections import PeerConnection
 from relay.core.effects import Effect
 from relay.core.gate import Gate
 from relay.core.turn import TurnServer
+from relay.transports.descriptors import is_kept, kept_refuse
 from relay.transports.stream import StreamConnection
 
 FAMILIES = FAMILY_IPV4, FAMILY_IPV6
@@ -139,10 +140,11 @@ class PeerStreams:
         """Listen at a relayed address.
 
         Raises:
-            OSError: the port is in use, or the kernel has no more descriptors or memory for it.
+            OSError: the port is in use, or there are no more descriptors or memory for it.
         """
         opened = _socket(relayed.sockaddr)
         try:
+            kept_refuse(opened.fileno())
             opened.bind(relayed.sockaddr)
             opened.listen(LISTEN_BACKLOG)
             self._epoll.register(opened, select.EPOLLIN)
@@ -183,6 +185,9 @@ class PeerStreams:
                 self._epoll.modify(listener, 0)
                 self._resting.append(listener)
                 return
+            if is_kept(accepted.fileno()):
+                accepted.close()
+                continue
             made = self._turn.peer_accepted(allocation, address[:2], self._clock())
             if made is None:
                 accepted.close()
@@ -373,10 +378,11 @@ def _connect(address: SockAddress, peer: SockAddress) -> socket.socket:
     """A socket that is about to be connected from `address`.
 
     Raises:
-        OSError: it cannot be, or the kernel has no more descriptors; nothing is left open.
+        OSError: it cannot be, or there are no more descriptors; nothing is left open.
     """
     opened = _socket(address)
     try:
+        kept_refuse(opened.fileno())
         opened.bind(address)
         opened.connect(peer)
     except BlockingIOError:

@@ -22,6 +22,7 @@ from relay.core.allocation import Allocation, RelayedAddress
 from relay.core.channeldata import CHANNELDATA_HEADER, HEADER_LENGTH
 from relay.core.effects import SendToClient
 from relay.core.turn import DROPPED, TurnServer
+from relay.transports.descriptors import kept_refuse
 from relay.transports.fragmentation import DF_CLEAR, DF_SET, SocketOption
 from relay.transports.moderation import Moderation
 from relay.transports.packet_filters import filter_attach, filter_detach, nothing_passes
@@ -55,10 +56,16 @@ DrainClients = Callable[[], int]
 
 
 class FamilyOptions(NamedTuple):
-    """Socket options of a family."""
+    """Socket options of a family.
+
+    Attributes:
+        at_start: what is set before it is bound.
+        tell_errors: have ICMP errors wait; not where nobody takes them: anybody may send some.
+    """
 
     family: socket.AddressFamily
-    at_start: tuple[SocketOption, ...]
+    at_start: SocketOption
+    tell_errors: SocketOption
     dont_fragment: SocketOption
     may_fragment: SocketOption
 
@@ -66,16 +73,15 @@ class FamilyOptions(NamedTuple):
 OPTIONS = {
     FAMILY_IPV4: FamilyOptions(
         family=socket.AF_INET,
-        at_start=(DF_CLEAR, (socket.IPPROTO_IP, IP_RECVERR, 1)),
+        at_start=DF_CLEAR,
+        tell_errors=(socket.IPPROTO_IP, IP_RECVERR, 1),
         dont_fragment=DF_SET,
         may_fragment=DF_CLEAR,
     ),
     FAMILY_IPV6: FamilyOptions(
         family=socket.AF_INET6,
-        at_start=(
-            (socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1),
-            (socket.IPPROTO_IPV6, IPV6_RECVERR, 1),
-        ),
+        at_start=(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1),
+        tell_errors=(socket.IPPROTO_IPV6, IPV6_RECVERR, 1),
         dont_fragment=(socket.IPPROTO_IPV6, socket.IPV6_DONTFRAG, 1),
         may_fragment=(socket.IPPROTO_IPV6, socket.IPV6_DONTFRAG, 0),
     ),
@@ -86,13 +92,13 @@ def _bound(sockaddr: SockAddress, program: bytes = b"") -> socket.SocketType:
     """A socket at an address; behind a packet filter, where there is a program for one.
 
     Raises:
-        OSError: the port is in use, or the kernel has no more descriptors or memory for it.
+        OSError: the port is in use, or there are no more descriptors or memory for it.
     """
     options = OPTIONS[host_family(sockaddr[0])]
     made = socket.SocketType(options.family, DATAGRAMS)
     try:
-        for level, option, value in options.at_start:
-            made.setsockopt(level, option, value)
+        kept_refuse(made.fileno())
+        made.setsockopt(*options.at_start)
         if program:
             filter_attach(made, program)
         made.bind(sockaddr)
@@ -164,7 +170,7 @@ class RelayedSockets:
         """Bind a relayed address and watch it, and bind the one that is reserved with it, if any.
 
         Raises:
-            OSError: a port is in use, or the kernel has no more descriptors or memory for it.
+            OSError: a port is in use, or there are no more descriptors or memory for it.
         """
         opened = self._reserved.pop(relayed.sockaddr, None)
         if opened is None:
@@ -173,13 +179,12 @@ class RelayedSockets:
             filter_detach(opened)
         descriptor = opened.fileno()
         try:
+            opened.setsockopt(*OPTIONS[relayed.family].tell_errors)
+            self._epoll.register(descriptor, EPOLLIN if self._receiver is None else ERRORS_ONLY)
             if reserved is not None:
                 self._reserved[reserved] = _bound(reserved, nothing_passes())
-            self._epoll.register(descriptor, EPOLLIN if self._receiver is None else ERRORS_ONLY)
         except OSError:
             opened.close()
-            if reserved is not None:
-                self.close_reserved(reserved)
             raise
         self._by_descriptor[descriptor] = opened, allocation
         self._sockets[allocation.id, relayed.family] = opened

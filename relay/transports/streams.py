@@ -17,6 +17,7 @@ from relay.core.errors import MalformedMessageError
 from relay.core.framing import MESSAGE_LENGTH_MAX
 from relay.core.turn import TurnServer
 from relay.transports.certificates import Certificate
+from relay.transports.descriptors import is_kept
 from relay.transports.messages import ClientMessages, Perform
 from relay.transports.proxy_protocol import proxy_header_read
 from relay.transports.stream import (
@@ -202,7 +203,11 @@ class StreamSockets:
                 self._listeners_resting.append(listener)
                 self._dropped["too many clients"] += 1
                 return
-            if len(self._connections) >= self._limits.connections_max or "%" in address[0]:
+            if (
+                len(self._connections) >= self._limits.connections_max
+                or is_kept(accepted.fileno())
+                or "%" in address[0]
+            ):
                 self._dropped["too many clients"] += 1
                 accepted.close()
                 continue

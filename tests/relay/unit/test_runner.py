@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import resource
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,7 +22,7 @@ from relay.core.integrity import NO_KEYS, IntegrityKey
 from relay.core.limits import ProjectLimits
 from relay.core.stun import ALLOCATE
 from relay.core.turn import TurnServer
-from relay.machine import RelayFailedError, RelayStartError
+from relay.machine import RelayFailedError, RelayStartError, descriptors_check
 from relay.runner import Runner
 from relay.transports.moderation import Moderation
 from relay.transports.relayed import RelayedSockets
@@ -76,6 +77,12 @@ def test_taken_port_and_unwritable_journal_stop_the_start_with_a_reason(
     (tmp_path / "file").touch()
     with pytest.raises(RelayStartError, match="usage journal"):
         Runner(replace(config, journal_directory=tmp_path / "file" / "journal"))
+
+
+def test_too_few_open_files_stop_the_start_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (63, 1000))
+    with pytest.raises(RelayStartError, match=r"63 open files.*ulimit -n"):
+        descriptors_check()
 
 
 def test_relayed_socket_that_cannot_be_bound_is_closed(taken_port: int) -> None:
