@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from relay.core.addresses import SockAddress
 from relay.core.allocation import Allocation
-from relay.core.effects import CloseReserved, OpenRelayed
+from relay.core.effects import AllocationEnded, CloseReserved, OpenRelayed
 from relay.core.policy import PeerPolicyRules
 from relay.transports.moderation import Moderation
 from relay.transports.relayed import RelayedSockets
@@ -59,6 +59,10 @@ class RelayedWorld(World):
             return
         self.relayed[effect.relayed.sockaddr] = allocation
         self.perform(self.turn.relayed_opened(allocation, self.now))
+
+    def handle_ended(self, effect: AllocationEnded) -> None:
+        super().handle_ended(effect)
+        self.sockets.close_allocation(effect.allocation)
 
     def close_reserved(self, effect: CloseReserved) -> None:
         self.sockets.close_reserved(effect.reserved)

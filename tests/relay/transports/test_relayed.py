@@ -79,11 +79,7 @@ def test_reserved_port_is_held_and_deaf_until_somebody_comes_for_it(world: Relay
         other.bind((RELAY_ADDRESSES[0], port))
     with peer_socket("127.0.0.1") as peer:
         peer.sendto(b"before it is anybody's", (RELAY_ADDRESSES[0], port))
-        answer = second.request(
-            Method.ALLOCATE,
-            [(Attribute.REQUESTED_TRANSPORT, UDP_PROTOCOL), (Attribute.RESERVATION_TOKEN, token)],
-        )
-        assert answer.address(Attribute.XOR_RELAYED_ADDRESS)[1] == port
+        assert redeem(second, token)[1] == port
         second.permit(("127.0.0.1", 0))
         peer.sendto(b"after", (RELAY_ADDRESSES[0], port))
         world.drain_until(lambda: bool(second.arrived))
@@ -99,21 +95,75 @@ def test_reserved_port_that_nobody_comes_for_is_free_again(world: RelayedWorld) 
 
 
 def test_pair_is_given_where_both_ports_can_be_had(world: RelayedWorld) -> None:
+    world.turn.table.ports.replace(world.turn.table.relay_hosts, 50000, 50299)
     with contextlib.ExitStack() as stack:
-        for port in range(50001, 60000, 32):  # of each 16th pair
+        for port in range(50001, 50300, 32):  # of each 16th pair
             other = stack.enter_context(socket.socket(type=socket.SOCK_DGRAM))
             with contextlib.suppress(OSError):
                 other.bind((RELAY_ADDRESSES[0], port))
-        for number in range(200):
+        for number in range(60):
             client = world.client(("192.0.2.9", 40000 + number))
             assert pair_reserve(client)[1] % 32 != 50001 % 32
             client.refresh(0)
     assert world.openings_failed
 
 
-def pair_reserve(client: FakeClient) -> tuple[bytes, int]:
+@pytest.mark.parametrize("claimed", [True, False])
+def test_port_that_was_reserved_serves_again(world: RelayedWorld, *, claimed: bool) -> None:
+    world.turn.table.ports.replace(world.turn.table.relay_hosts, 50000, 50001)
+    first, second = world.client(), world.client(("192.0.2.8", 40000))
+    for number in range(3):
+        token, port = pair_reserve(first)
+        if claimed or number == 2:
+            redeem(second, token)
+            second.permit(("127.0.0.1", 0))
+            with peer_socket("127.0.0.1") as peer:
+                second.send(peer.getsockname(), b"there")
+                data, (_, source) = peer.recvfrom(100)
+                assert (data, source) == (b"there", port)
+            second.refresh(0)
+        first.refresh(0)
+        world.pass_seconds(31)
+    assert {first.port(), second.port()} == {50000, 50001}
+    assert world.openings_failed == 0
+
+
+@pytest.mark.parametrize("host", LOOPBACK)
+def test_icmp_errors_that_come_before_a_reserved_port_is_anybodys_are_not_kept(
+    world: RelayedWorld, host: str
+) -> None:
+    """Anybody can send one that names the port: nobody would take it for 30 seconds."""
+    first, second = world.client(), world.client(("192.0.2.8", 40000))
+    token, port = pair_reserve(first, host_family(host))
+    family = {1: socket.AF_INET, 2: socket.AF_INET6}[host_family(host)]
+    with peer_socket(host) as gone:
+        nobody = gone.getsockname()[:2]
+    [held] = world.sockets._reserved.values()
+    assert (held.family, held.getsockname()[1]) == (family, port)
+    with contextlib.suppress(OSError):  # as if it had sent something: an error comes back
+        held.sendto(b"nobody there", nobody)
+    redeem(second, token)
+    second.permit((nobody[0], 0))
+    world.sockets.drain()
+    assert not second.arrived
+
+
+def redeem(client: FakeClient, token: bytes) -> tuple[str, int]:
+    """Allocate the port that was reserved; its address."""
+    values = [
+        (Attribute.REQUESTED_TRANSPORT, UDP_PROTOCOL),
+        (Attribute.RESERVATION_TOKEN, token),
+    ]
+    return client.request(Method.ALLOCATE, values).address(Attribute.XOR_RELAYED_ADDRESS)
+
+
+def pair_reserve(client: FakeClient, family: int = 1) -> tuple[bytes, int]:
     """Ask for an even port and the next one: that one's token and number."""
-    values = [(Attribute.REQUESTED_TRANSPORT, UDP_PROTOCOL), (Attribute.EVEN_PORT, b"\x80")]
+    values = [
+        (Attribute.REQUESTED_TRANSPORT, UDP_PROTOCOL),
+        (Attribute.REQUESTED_ADDRESS_FAMILY, bytes((family, 0, 0, 0))),
+        (Attribute.EVEN_PORT, b"\x80"),
+    ]
     answer = client.request(Method.ALLOCATE, values)
     _, port = answer.address(Attribute.XOR_RELAYED_ADDRESS)
     return answer.attributes[Attribute.RESERVATION_TOKEN], port + 1

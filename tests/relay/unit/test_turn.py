@@ -275,6 +275,36 @@ def test_reservation_that_is_used_or_given_up_counts_no_more() -> None:
         other.refresh(0)
 
 
+def test_reservation_ends_to_the_second_whenever_the_deadline_is_handled() -> None:
+    for seconds in (29.999, 30.0):
+        world = World()
+        first, second = world.client(), world.client(("192.0.2.8", 40000))
+        second.challenge_take(second.exchange(Method.ALLOCATE))
+        answer = first.request(Method.ALLOCATE, [REQUESTED, (EVEN_PORT, b"\x80")])
+        world.now += seconds
+        asked = [REQUESTED, (RESERVATION_TOKEN, answer.attributes[RESERVATION_TOKEN])]
+        if seconds < 30:
+            second.request(Method.ALLOCATE, asked)
+            continue
+        with refused(508):
+            second.request(Method.ALLOCATE, asked)
+        world.pass_seconds(0)
+        assert (world.turn.table.ports.taken_count, world.reserved) == (1, set())
+
+
+def test_many_reservations_end_some_at_a_time() -> None:
+    world = World(settings_make(relay_ports=(50000, 50999)))
+    for number in range(300):
+        client = world.client(("192.0.2.7", 40000 + number))
+        client.request(Method.ALLOCATE, [REQUESTED, (EVEN_PORT, b"\x80")])
+    world.now += 31
+    assert len(world.reserved) == 300
+    world.perform(world.turn.handle_deadline(world.now))
+    assert len(world.reserved) == 300 - 256
+    world.pass_seconds(0)
+    assert world.reserved == set()
+
+
 def test_lifetime_that_is_told_is_the_one_that_was_asked_for() -> None:
     world = World()
     client = world.client()
