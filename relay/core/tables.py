@@ -305,7 +305,7 @@ class AllocationTable:
 
     def _reservation_drop(self, token: bytes) -> SockAddress:
         reserved, _ = self._reservations.pop(token)
-        self.ports.release(reserved)
+        self.port_release(reserved)
         return reserved
 
 

@@ -186,6 +186,7 @@ class PeerStreams:
                 self._resting.append(listener)
                 return
             if is_kept(accepted.fileno()):
+                self._turn.dropped["connection refused"] += 1
                 accepted.close()
                 continue
             made = self._turn.peer_accepted(allocation, address[:2], self._clock())

@@ -12,19 +12,18 @@ from relay.metering.records import UsageRecord
 from tests.relay.attacks.conftest import StartRelay
 from tests.relay.attacks.observe import descriptors, log_lines, udp_socket
 from tests.relay.interop.journal import records_read
-from tests.relay.interop.servers import Server
+from tests.relay.interop.servers import HOST, Server
 from tests.relay.transports.rig import until
-from tests.turn_client import UDP_PROTOCOL, Attribute, Method, TurnClient, TurnError
+from tests.stream_client import StreamClient
+from tests.turn_client import Attribute, Method, TurnClient, TurnError, allocate_attributes
 
 CHANNEL = 0x4000
 FOR_CLIENTS = 120
 CONNECTIONS = 200
 PAYLOAD_BYTES = 1000
 MESSAGES = 50
-PAIR = [
-    (Attribute.REQUESTED_TRANSPORT, UDP_PROTOCOL),
-    (Attribute.EVEN_PORT, b"\x80"),
-]
+TCP = (Attribute.REQUESTED_TRANSPORT, b"\x06\0\0\0")
+RESERVE = (Attribute.EVEN_PORT, b"\x80")
 
 
 def descriptors_limit(relay: Server) -> int:
@@ -83,10 +82,35 @@ def test_connections_beyond_all_descriptors_are_closed_and_cost_no_usage(
     assert "journal_failing" not in {line["event"] for line in log_lines(relay)}
 
 
+def test_tcp_allocations_and_their_peers_leave_the_last_descriptors(
+    relay_start: StartRelay,
+) -> None:
+    relay = relay_start(UNAUTHENTICATED_ANSWERS_PER_SECOND=0)
+    with ExitStack() as stack:
+        first, second = (
+            stack.enter_context(StreamClient(relay.address, *relay.credential())) for _ in range(2)
+        )
+        relayed = first.request(Method.ALLOCATE, [TCP]).address(Attribute.XOR_RELAYED_ADDRESS)
+        first.permit((HOST, 1))
+        second.challenge_take(second.exchange(Method.ALLOCATE, [TCP]))
+        listener = stack.enter_context(socket.create_server((HOST, 0)))
+        descriptors_limit(relay)
+        while allocates(stack.enter_context(relay.client()), pairs=False):
+            pass
+        with pytest.raises(TurnError, match="508"):
+            second.request(Method.ALLOCATE, [TCP])
+        with pytest.raises(TurnError, match="447"):
+            first.request(Method.CONNECT, [(Attribute.XOR_PEER_ADDRESS, listener.getsockname())])
+        peer = stack.enter_context(socket.create_connection(relayed, 5))
+        assert peer.recv(1) == b""
+
+
 def allocates(client: TurnClient, *, pairs: bool) -> bool:
     """Whether there is still an allocation to be had; where not, the answer is 508."""
     try:
-        client.request(Method.ALLOCATE, PAIR if pairs else PAIR[:1])
+        client.request(
+            Method.ALLOCATE, [*allocate_attributes(), RESERVE] if pairs else allocate_attributes()
+        )
     except TurnError as error:
         assert error.code == 508
         return False

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from tests.relay.endurance.conftest import StartWatched, until
-from tests.turn_client import UDP_PROTOCOL, Address, Attribute, Method
+from tests.turn_client import Address, Attribute, Method, allocate_attributes
 
 pytestmark = pytest.mark.xdist_group("endurance")
 
@@ -25,10 +25,8 @@ def test_reserved_port_is_held_and_comes_back(relay_start: StartWatched) -> None
     relay = relay_start(lifetime_seconds=3)
     before = relay.open_files()
     with relay.server.client() as client:
-        answer = client.request(
-            Method.ALLOCATE,
-            [(Attribute.REQUESTED_TRANSPORT, UDP_PROTOCOL), (Attribute.EVEN_PORT, b"\x80")],
-        )
+        reserve = (Attribute.EVEN_PORT, b"\x80")
+        answer = client.request(Method.ALLOCATE, [*allocate_attributes(), reserve])
         host, even_port = answer.address(Attribute.XOR_RELAYED_ADDRESS)
         reserved = host, even_port + 1
         assert not is_free(reserved)

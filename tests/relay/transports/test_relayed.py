@@ -23,7 +23,7 @@ from tests.relay.transports.relayed_world import (
     RelayedWorld,
 )
 from tests.skips import skip
-from tests.turn_client import UDP_PROTOCOL, Attribute, Method
+from tests.turn_client import UDP_PROTOCOL, Attribute, Method, allocate_attributes
 
 CHANNEL = 0x4000
 ENDPOINT = ("192.0.2.1", 3478)  # where clients believe to send to
@@ -150,17 +150,14 @@ def test_icmp_errors_that_come_before_a_reserved_port_is_anybodys_are_not_kept(
 
 def redeem(client: FakeClient, token: bytes) -> tuple[str, int]:
     """Allocate the port that was reserved; its address."""
-    values = [
-        (Attribute.REQUESTED_TRANSPORT, UDP_PROTOCOL),
-        (Attribute.RESERVATION_TOKEN, token),
-    ]
+    values = [*allocate_attributes(), (Attribute.RESERVATION_TOKEN, token)]
     return client.request(Method.ALLOCATE, values).address(Attribute.XOR_RELAYED_ADDRESS)
 
 
 def pair_reserve(client: FakeClient, family: int = 1) -> tuple[bytes, int]:
     """Ask for an even port and the next one: that one's token and number."""
     values = [
-        (Attribute.REQUESTED_TRANSPORT, UDP_PROTOCOL),
+        *allocate_attributes(),
         (Attribute.REQUESTED_ADDRESS_FAMILY, bytes((family, 0, 0, 0))),
         (Attribute.EVEN_PORT, b"\x80"),
     ]
