@@ -9,9 +9,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
@@ -23,6 +24,8 @@ READY_SECONDS_MAX = 60.0
 END_SECONDS_MAX = 5.0
 # What tests/embedded.py and pytest export is not for a service that starts by itself.
 FOREIGN = ("DATABASE_URL", "REDIS_URL", "DJANGO_", "MINDMORE_", "PYTEST_")
+
+T = TypeVar("T")
 
 
 class Stack:
@@ -127,6 +130,14 @@ class Stack:
         assert self.process
         supervisor = psutil.Process(self.process.pid)
         return [supervisor, *supervisor.children(recursive=True)]
+
+    def asked(self, ask: Callable[[psutil.Process], T]) -> list[T]:
+        """What `ask` says of each process that has not ended meanwhile, as backends do."""
+        answers = []
+        for process in self.processes():
+            with suppress(psutil.NoSuchProcess):
+                answers.append(ask(process))
+        return answers
 
     def child(self, word: str) -> psutil.Process:
         """The supervisor's child whose program or an argument of it is `word`."""

@@ -38,7 +38,7 @@ def measure(starts: int) -> list[tuple[str, float, float, str]]:
                 stack.start_and_wait()
                 ready.append(perf_counter() - begun)
                 sleep(SETTLE_SECONDS)
-                rss.append(sum(each.memory_info().rss for each in stack.processes()) / 1e6)
+                rss.append(sum(stack.asked(lambda each: each.memory_info().rss)) / 1e6)
                 begun = perf_counter()
                 stack.signal(signal.SIGTERM)
                 stack.wait(END_SECONDS_WAITED)

@@ -98,16 +98,15 @@ def test_health_page_answers_without_a_cookie(stack: Stack) -> None:
 
 
 def test_everything_idle_fits_into_512_megabytes(stack: Stack) -> None:
-    sizes = {process.name(): process.memory_info().rss for process in stack.processes()}
-    total = sum(process.memory_info().rss for process in stack.processes())
-    assert total <= RSS_BYTES_MAX, sizes
+    sizes = stack.asked(lambda process: (process.name(), process.memory_info().rss))
+    assert sum(rss for _, rss in sizes) <= RSS_BYTES_MAX, sizes
 
 
 def test_no_secret_is_in_a_command_line_or_in_the_log(stack: Stack) -> None:
     generated = [
         line.partition("=")[2] for line in (stack.home / "env").read_text().splitlines() if line
     ]
-    commands = [" ".join(process.cmdline()) for process in stack.processes()]
+    commands = stack.asked(lambda process: " ".join(process.cmdline()))
     assert len(generated) == 3
     for secret in (*generated, stack.demo["password"], stack.demo["api_key"]):
         assert not [command for command in commands if secret in command]
@@ -118,8 +117,8 @@ def test_no_secret_is_in_a_command_line_or_in_the_log(stack: Stack) -> None:
 def test_nothing_but_web_and_relay_listens_on_a_port(stack: Stack) -> None:
     ports = {
         connection.laddr.port
-        for process in stack.processes()
-        for connection in process.net_connections("inet")
+        for connections in stack.asked(lambda process: process.net_connections("inet"))
+        for connection in connections
         if connection.status == "LISTEN" or connection.type == socket.SOCK_DGRAM
     }
     assert ports == {stack.web_port, stack.turn_port}
@@ -457,4 +456,5 @@ def test_servers_of_the_operator_are_used(other: Stack, database_url: str) -> No
     other.start_and_wait()
     assert not (other.home / "postgresql").exists()
     assert not (other.home / "valkey").exists()
-    assert not [p for p in other.processes() if p.name() in ("postgres", "valkey-server")]
+    names = other.asked(lambda process: process.name())
+    assert not {"postgres", "valkey-server"} & set(names)
