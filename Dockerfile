@@ -1,3 +1,15 @@
+FROM python:3.13-slim AS compiled
+
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends make gcc libc6-dev
+WORKDIR /srv/mindmore
+COPY Makefile ./
+COPY requirements ./requirements
+RUN make .venv/.compile
+COPY . .
+RUN make compile
+
 FROM python:3.13-slim
 
 # hadolint ignore=DL3008
@@ -14,6 +26,7 @@ COPY --chown=mindmore Makefile ./
 COPY --chown=mindmore requirements ./requirements
 RUN make install
 COPY --chown=mindmore . .
+COPY --chown=mindmore --from=compiled /srv/mindmore/build ./build
 
 # A relay hands out ports by the thousand: run it with `--network host`.
 ENV MINDMORE_HOME=/var/lib/mindmore

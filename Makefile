@@ -8,7 +8,7 @@ PIP := $(PY) -m pip install -qq --disable-pip-version-check --require-hashes
 # An environment that was made by half, or whose Python is gone, is made anew.
 $(shell test -x $(PY) -a -x $(BIN)/pip || rm -rf .venv)
 
-.PHONY: help run install test interop check format lint arch types migrations lock bench fuzz soak clean
+.PHONY: help run install compile test interop check format lint arch types migrations lock bench fuzz soak clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -19,9 +19,14 @@ run: install  ## install what is needed, start everything, print where to go
 
 install: .venv/.run  ## install what `make run` needs, into .venv
 
+compile: .venv/.compile  ## make machine code of the relay's hot half: for production; wants a C compiler
+	@$(PY) -m deploy.compile
+
 test: .venv/.dev  ## install what the tests need and run them all
 	@sh tests/install-programs
 	$(PY) -m pytest -n 2 --dist loadgroup
+	@# Once more with the relay compiled: the same has to hold.
+	$(PY) -m pytest -n 2 --dist loadgroup -p tests.compiled tests/relay
 
 interop: .venv/.dev  ## of these, the ones with other people's clients: coturn, libwebrtc, Chromium, aiortc
 	@sh tests/install-programs
@@ -50,6 +55,7 @@ migrations: .venv/.dev
 
 bench: .venv/.dev  ## the relay and coturn side by side, as ratios; how long the service takes to start
 	@sh tests/install-programs
+	-@$(PY) -m deploy.compile
 	$(PY) -m tests.bench
 	$(PY) -m tests.bench.start
 
@@ -65,6 +71,9 @@ lock: .venv/.dev  ## pin every package anew, with hashes and without any registr
 		--no-emit-index-url --no-emit-find-links --no-annotate --no-header --upgrade -o requirements/run.txt
 	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --no-annotate --no-header --upgrade -o requirements/dev.txt
+	$(BIN)/uv pip compile --group compile --constraint requirements/dev.txt --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header \
+		-o requirements/compile.txt
 
 clean:  ## remove the environment and the local data
 	test ! -L .mindmore/postgresql || rm -rf "$$(readlink -f .mindmore/postgresql)"
@@ -81,7 +90,12 @@ clean:  ## remove the environment and the local data
 	@$(PIP) -r requirements/run.txt
 	@touch $@
 
+.venv/.compile: requirements/run.txt requirements/compile.txt | .venv/bin/python
+	@echo "installing into .venv, with what compiles"
+	@$(PIP) -r requirements/run.txt -r requirements/compile.txt
+	@touch .venv/.run $@
+
 .venv/.dev: requirements/dev.txt | .venv/bin/python
 	@echo "installing into .venv, with what tests and checks need"
 	@$(PIP) -r requirements/dev.txt
-	@touch .venv/.run $@
+	@touch .venv/.run .venv/.compile $@

@@ -14,9 +14,11 @@ from django.db import InterfaceError, OperationalError
 from mindmore.environment import bare_environment, given_names
 from mindmore.logs import DATABASE_AWAY
 from mindmore.variables import PREFIX, unknown_warnings
+from relay.compiled import compiled_use
 
 HOME = Path(__file__).resolve().parent.parent / ".mindmore"
 ASKING = "relay_"  # what begins so asks running relays
+RELAY = ["runrelay"]
 
 
 def main(argv: list[str]) -> int:
@@ -26,6 +28,8 @@ def main(argv: list[str]) -> int:
             settings_load()
             for line in unknown_warnings(given_names(HOME)):
                 print(line, file=sys.stderr)
+        if argv[1:2] == RELAY and settings.TURN_COMPILED:
+            compiled_use()
         execute_from_command_line(argv)
     except ImproperlyConfigured as error:
         print(error, file=sys.stderr)

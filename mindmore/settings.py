@@ -110,6 +110,7 @@ TURN_CUT_OFF_SECONDS = env.count("MINDMORE_TURN_CUT_OFF_SECONDS", 60)
 # Under load the relay rests for so long, so that datagrams gather; 0: never.
 TURN_MODERATION_MICROSECONDS = env.count("MINDMORE_TURN_MODERATION_MICROSECONDS", 900, maximum=5000)
 TURN_IO_URING = env.choice("MINDMORE_TURN_IO_URING", ("on", "off")) == "on"
+TURN_COMPILED = env.choice("MINDMORE_TURN_COMPILED", ("on", "off")) == "on"
 TURN_JOURNAL_DIRECTORY = MINDMORE_HOME / "journal"
 TURN_FLUSH_INTERVAL_SECONDS = 5
 TURN_CREDENTIAL_TTL_SECONDS_MIN = 60

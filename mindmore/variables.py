@@ -43,6 +43,7 @@ NAMES = frozenset(
         "TURN_CUT_OFF_SECONDS",
         "TURN_MODERATION_MICROSECONDS",
         "TURN_IO_URING",
+        "TURN_COMPILED",
         "TURN_REALM",
         "TURN_PROCESSES",
         "TURN_METRICS_ADDRESS",

@@ -19,7 +19,7 @@ from functools import partial
 
 import uvloop
 
-from relay import garbage
+from relay import compiled, garbage
 from relay.clock import Clock
 from relay.config import RelayConfig
 from relay.control.receiver import ControlSource, Receiver
@@ -236,6 +236,7 @@ class Runner:
             addresses=addresses,
             loopback_addresses=of_loopback,
             io_uring=self._ring is not None,
+            compiled=compiled.is_used(),
         )
         self._watchdog.start()
         watching = WatchingServer(

@@ -3,6 +3,7 @@
 Loaded by `-p tests.embedded` (pyproject.toml). It starts both in a temporary directory before
 Django's settings are read, and exports their addresses and fresh secrets. Where `DATABASE_URL` or
 `REDIS_URL` are set those are used: by the workers of `pytest -n`, or with servers of your own.
+Relays run as Python, also where they are compiled; `-p tests.compiled` has it the other way round.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import pytest
 from mindmore.embedded.postgres import Postgres, postgres_prepare
 from mindmore.embedded.valkey import Valkey, valkey_prepare
 from mindmore.processes import spawn
+from relay import compiled
 
 START_SECONDS_MAX = 30
 STOP_SECONDS_MAX = 10
@@ -76,6 +78,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
         embedded = Embedded()
         early_config.add_cleanup(embedded.stop)
         os.environ["MINDMORE_HOME"] = str(embedded.home)
+        os.environ["MINDMORE_TURN_COMPILED"] = "on" if compiled.is_used() else "off"
         for name in ("MINDMORE_SECRET_KEY", "MINDMORE_TURN_SECRETS", "MINDMORE_TURN_NONCE_KEYS"):
             os.environ[name] = secrets.token_hex(32)
         if not os.environ.get("DATABASE_URL"):

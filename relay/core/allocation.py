@@ -6,7 +6,7 @@ each table has a maximum, and what has ended makes room first.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from math import inf
 from typing import NamedTuple
 
@@ -33,7 +33,7 @@ class Route(NamedTuple):
 
     descriptor: int
     name_at: int
-    name: object
+    name: Hashable  # or anything else; mypyc does not take "object" for an answer
 
 
 class Channel:

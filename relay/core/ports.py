@@ -26,7 +26,7 @@ class PortPool:
 
     def range_replace(self, low: int, high: int) -> None:
         """Give out the ports of another range from now on; what is taken stays taken."""
-        taken = {self._low + index for index, is_taken in enumerate(self._taken) if is_taken}
+        taken = {self._low + index for index, byte in enumerate(bytes(self._taken)) if byte}
         taken |= self._outside
         self._range_set(low, high)
         within = {port for port in taken if low <= port <= high}

@@ -1,0 +1,112 @@
+"""`make compile`, on a relay of one small file; what the whole of it does `make test` shows."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from deploy.compile import what_is_missing
+from tests.skips import skip
+
+ROOT = Path(__file__).resolve().parents[2]
+SECONDS_MAX = 120
+SOURCE = "def double(number: int) -> int:\n    return 2 * number\n"
+ASK = (
+    "from relay.compiled import compiled_use, is_used; compiled_use();"
+    "from relay.core import small; print(small.double(2), small.__file__, is_used())"
+)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A tree with what compiles, and one file that is compiled."""
+    for name in ("relay/compiled.py", "relay/__init__.py", "deploy/compile.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "relay" / "core").mkdir()
+    (tmp_path / "relay" / "core" / "small.py").write_text(SOURCE)
+    return tmp_path
+
+
+def python(tree: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=tree,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS_MAX,
+        check=False,
+    )
+
+
+def compile_or_skip(tree: Path) -> None:
+    if missing := what_is_missing():
+        skip(missing)
+    done = python(tree, "-m", "deploy.compile")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("compiled: build/compiled/")
+
+
+def answer(tree: Path) -> list[str]:
+    return python(tree, "-c", ASK).stdout.split()
+
+
+def test_without_a_build_the_sources_run(tree: Path) -> None:
+    assert answer(tree) == ["4", str(tree / "relay" / "core" / "small.py"), "False"]
+
+
+def test_what_is_compiled_is_used_until_its_source_changes(tree: Path) -> None:
+    compile_or_skip(tree)
+    (build,) = (tree / "build" / "compiled").iterdir()
+    number, place, used = answer(tree)
+    assert (number, used) == ("4", "True")
+    assert place.startswith(str(build / "relay" / "core" / "small."))
+    assert place.endswith(".so")
+
+    source = tree / "relay" / "core" / "small.py"
+    source.write_text(SOURCE.replace("2 *", "3 *"))
+    assert answer(tree) == ["6", str(source), "False"]
+    compile_or_skip(tree)
+    assert answer(tree)[::2] == ["6", "True"]
+    assert not build.exists()
+
+    source.write_text("def double(number: int) -> int:\n    return 'four'\n")
+    done = python(tree, "-m", "deploy.compile")
+    assert done.returncode != 0
+    assert "small.py:2" in done.stdout + done.stderr
+    source.write_text(SOURCE.replace("2 *", "3 *"))
+    assert answer(tree)[::2] == ["6", "True"]
+
+
+def test_compiling_that_is_killed_leaves_nothing_half_made(tree: Path) -> None:
+    if missing := what_is_missing():
+        skip(missing)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "deploy.compile"], cwd=tree, stdout=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + SECONDS_MAX
+    while not list(tree.glob("build/compiled/making-*/c")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait(SECONDS_MAX)
+    assert answer(tree)[::2] == ["4", "False"]
+    compile_or_skip(tree)
+    assert answer(tree)[::2] == ["4", "True"]
+    assert len(list((tree / "build" / "compiled").iterdir())) == 1
+
+
+def test_without_a_compiler_it_says_which(tree: Path) -> None:
+    done = python(tree, "-m", "deploy.compile", CC="no-such-compiler -pthread")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "cannot compile: there is no C compiler, no-such-compiler (Debian, Ubuntu: apt install gcc"
+        " libc6-dev); the relay runs as Python\n"
+    )
