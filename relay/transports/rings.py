@@ -119,7 +119,7 @@ class Ring:
         parameters = (ctypes.c_uint32 * 30)(ENTRIES, COMPLETIONS, _SETUP_FLAGS)
         self.events = -1
         self.entries = self._words = self._completions = memoryview(b"")
-        self._descriptor = _setup(_SETUP_CALL, ENTRIES, ctypes.addressof(parameters))
+        self._descriptor = _setup(_SETUP_CALL, ENTRIES, parameters)
         try:
             _check(self._descriptor)
             self._map(parameters)
@@ -171,7 +171,7 @@ class Ring:
 
     def _register(self, what: int, value: bytes) -> None:
         room = ctypes.create_string_buffer(value, len(value))
-        _check(_register(_REGISTER_CALL, self._descriptor, what, ctypes.addressof(room), 1))
+        _check(_register(_REGISTER_CALL, self._descriptor, what, room, 1))
 
     def _template(self, index: int) -> None:
         """What is the same in every order to send."""
