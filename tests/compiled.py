@@ -1,6 +1,7 @@
 """A pytest plugin: the tests run what `make compile` makes, and not the relay's Python.
 
-`pytest -p tests.compiled tests/relay`. It compiles first, where that is still to be done.
+`pytest -p tests.compiled tests/relay`. It compiles first, where that is still to be done. Tests that
+replace a part of the relay are left out.
 """
 
 from __future__ import annotations
@@ -19,3 +20,10 @@ if missing := what_is_missing():
     )
 compile_all()
 compiled_use()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Config) -> None:
+    """Leave out what cannot be run on a compiled relay."""
+    left_out = [item for item in items if item.get_closest_marker("replaces_parts")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]

@@ -246,6 +246,7 @@ def endpoint() -> Iterator[socket.socket]:
         yield made
 
 
+@pytest.mark.replaces_parts
 def test_all_that_comes_while_the_thread_rests_is_taken_at_one_look(
     ring: Ring | None, endpoint: socket.socket
 ) -> None:
@@ -306,6 +307,7 @@ def test_clients_are_looked_at_before_the_peers_of_many(
     world.sockets.close_all()
 
 
+@pytest.mark.replaces_parts
 def test_turn_ends_in_time_whatever_waits(ring: Ring | None, endpoint: socket.socket) -> None:
     world = RelayedWorld(ring, RestsAlways(), lambda _: None)
     looks: list[float] = []
@@ -351,6 +353,7 @@ def counting() -> Iterator[CountingRing]:
     made.close()
 
 
+@pytest.mark.replaces_parts
 def test_empty_datagrams_of_a_stranger_keep_nobody_waiting(counting: CountingRing) -> None:
     world = RelayedWorld(counting)
     with peer_socket("127.0.0.1") as peer, peer_socket("127.0.0.2") as stranger:
@@ -363,6 +366,7 @@ def test_empty_datagrams_of_a_stranger_keep_nobody_waiting(counting: CountingRin
     world.sockets.close_all()
 
 
+@pytest.mark.replaces_parts
 def test_many_sockets_with_more_than_there_are_slots_are_told_a_few_times(
     counting: CountingRing,
 ) -> None:
@@ -384,6 +388,7 @@ def test_many_sockets_with_more_than_there_are_slots_are_told_a_few_times(
     world.sockets.close_all()
 
 
+@pytest.mark.replaces_parts
 def test_fault_of_one_datagram_stops_no_socket(
     counting: CountingRing, monkeypatch: pytest.MonkeyPatch
 ) -> None:

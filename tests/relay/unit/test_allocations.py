@@ -262,6 +262,7 @@ def test_no_relayed_address_is_anybody_elses() -> None:
         world.client(OTHER_ADDRESS).allocate()
 
 
+@pytest.mark.replaces_parts
 def test_ports_are_of_the_dynamic_range_unless_the_operator_says_otherwise() -> None:
     assert TurnSettings.relay_ports == (49152, 65535)
     world = World(settings_make(relay_ports=TurnSettings.relay_ports))

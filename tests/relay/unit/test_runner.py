@@ -51,6 +51,7 @@ def taken_port() -> Iterator[int]:
         yield other.getsockname()[1]
 
 
+@pytest.mark.replaces_parts
 def test_relay_that_cannot_meter_stops_relaying(
     config: RelayConfig, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -103,6 +104,7 @@ def test_relayed_socket_that_cannot_be_bound_is_closed(taken_port: int) -> None:
     relayed.close_all()
 
 
+@pytest.mark.replaces_parts
 def test_what_is_due_at_once_may_become_due_again_before_it_is_done(
     config: RelayConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -222,6 +222,7 @@ def test_forged_integrity_is_401() -> None:
         TokenClient(world_make(), mac_key=b"guess" * 4).allocate()
 
 
+@pytest.mark.replaces_parts
 def test_whoever_is_refused_costs_the_same_work_and_gets_the_same_bytes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
