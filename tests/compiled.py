@@ -1,7 +1,7 @@
 """A pytest plugin: the tests run what `make compile` makes, and not the relay's Python.
 
-`pytest -p tests.compiled tests/relay`. It compiles first, where that is still to be done. Tests that
-replace a part of the relay are left out.
+`pytest -p tests.compiled tests/relay`. It compiles first, where that is still to be done. Tests
+that replace a part of the relay are left out.
 """
 
 from __future__ import annotations
