@@ -107,7 +107,7 @@ def test_lock_files_are_hashed_and_name_no_registry() -> None:
     for path in (ROOT / "requirements").glob("*.txt"):
         text = path.read_text()
         pins = re.findall(r"^[a-z0-9].*==", text, re.MULTILINE)
-        assert len(pins) > 20
+        assert pins
         assert text.count("--hash=sha256:") >= len(pins)
         assert "://" not in text
         assert "--index-url" not in text
