@@ -13,13 +13,19 @@ import pytest
 from deploy.compile import compile_all, what_is_missing
 from relay.compiled import compiled_use
 
-if missing := what_is_missing():
-    pytest.exit(
-        f"the compiled relay is not tested: {missing}",
-        returncode=1 if os.environ.get("MINDMORE_TESTS_NO_SKIPS") else 0,
-    )
-compile_all()
-compiled_use()
+MISSING = what_is_missing()
+if not MISSING:
+    compile_all()
+    compiled_use()
+
+
+def pytest_configure() -> None:
+    """End before the first test where nothing can be compiled, and say why."""
+    if MISSING:
+        pytest.exit(
+            f"the compiled relay is not tested: {MISSING}",
+            returncode=1 if os.environ.get("MINDMORE_TESTS_NO_SKIPS") else 0,
+        )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Config) -> None:
