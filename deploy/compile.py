@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shlex
 import shutil
@@ -14,7 +15,7 @@ from pathlib import Path
 from mypyc.build import mypycify
 from setuptools import Distribution
 
-from relay.compiled import HOME, ROOT, build_directory, sources
+from relay.compiled import HOME, ROOT, build_directory, is_complete, sources
 
 # Beyond -O2 it takes half as long again and runs no faster.
 OPTIMISATION = "2"
@@ -27,7 +28,13 @@ def main() -> int:
     if missing:
         print(f"cannot compile: {missing}; the relay runs as Python", file=sys.stderr)
         return 1
-    print("compiled:", compile_all().relative_to(ROOT))
+    print("compiling: this takes a minute or two, and mypyc's warnings are harmless", flush=True)
+    try:
+        directory = compile_all()
+    except OSError as error:
+        print(f"cannot compile: {error}; see that {HOME} can be written", file=sys.stderr)
+        return 1
+    print("compiled:", directory.relative_to(ROOT))
     return 0
 
 
@@ -36,25 +43,31 @@ def compile_all() -> Path:
 
     Raises:
         SystemExit: mypyc or the C compiler found something wrong, and has said what.
+        OSError: it cannot be written.
     """
     directory = build_directory()
-    if directory.is_dir():
+    if is_complete(directory):
         return directory
     HOME.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=HOME, prefix="making-") as made:
-        build(Path(made))
-        for old in HOME.iterdir():
-            if old.name != Path(made).name:
+    with (HOME / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another one is waited for
+        if not is_complete(directory):
+            for old in HOME.glob("making-*"):  # of one that was killed
                 shutil.rmtree(old)
-        (Path(made) / "lib").rename(directory)
+            with tempfile.TemporaryDirectory(dir=HOME, prefix="making-") as made:
+                build(Path(made))
+                for old in HOME.glob("[!m]*/"):
+                    shutil.rmtree(old)
+                (Path(made) / "lib").rename(directory)
     return directory
 
 
 def what_is_missing() -> str:
     """What the machine lacks to compile, in words; empty: nothing."""
-    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC"))[0]
+    compiler = " ".join(shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC"))[:1])
     if shutil.which(compiler) is None:
-        return f"there is no C compiler, {compiler} (Debian, Ubuntu: apt install gcc libc6-dev)"
+        packages = "gcc libc6-dev python3-dev"
+        return f"there is no C compiler, {compiler} (Debian, Ubuntu: apt install {packages})"
     if not (Path(sysconfig.get_path("include")) / "Python.h").exists():
         return "Python's headers are missing (Debian, Ubuntu: apt install python3-dev)"
     return ""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.abc import MetaPathFinder
 from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
 from importlib.util import spec_from_file_location
@@ -18,6 +19,7 @@ from types import ModuleType
 
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / "build" / "compiled"
+SHARED = "relay__mypyc"  # the module that holds all the code
 SUFFIX = EXTENSION_SUFFIXES[0]  # names this Python, its version and the platform
 # What a datagram or a request passes; not what opens and guards the ways in, where little is to be
 # had and mypyc takes some of it wrong.
@@ -35,11 +37,21 @@ def sources() -> list[Path]:
 
 
 def build_directory() -> Path:
-    """Where what is compiled of the files as they are now lies, or would lie."""
+    """Where what is compiled of the files as they are now lies, or would lie.
+
+    Its name tells of all of the relay: constants of files that are not compiled are in it too.
+    """
     digest = hashlib.sha256(SUFFIX.encode())
-    for source in sources():
-        digest.update(b"\0%s\0%s" % (str(source).encode(), (ROOT / source).read_bytes()))
+    for pattern in ("relay/**/*.py", "deploy/compile.py", "requirements/compile.txt"):
+        for source in sorted(ROOT.glob(pattern)):
+            name = str(source.relative_to(ROOT)).encode()
+            digest.update(b"\0%s\0%s" % (name, source.read_bytes()))
     return HOME / digest.hexdigest()[:16]
+
+
+def is_complete(directory: Path) -> bool:
+    """Whether there is something compiled in it."""
+    return (directory / (SHARED + SUFFIX)).is_file()
 
 
 class CompiledFinder(MetaPathFinder):
@@ -60,11 +72,23 @@ class CompiledFinder(MetaPathFinder):
         return spec_from_file_location(fullname, place) if place.is_file() else None
 
 
-def compiled_use() -> None:
-    """From now on import what is compiled, if it is there; before the relay is imported."""
+def compiled_use() -> str:
+    """From now on import what is compiled, if it is there; before the relay is imported.
+
+    Returns:
+        Why not, where something has been compiled and is not used; else nothing.
+    """
     directory = build_directory()
-    if directory.is_dir():
-        sys.meta_path.insert(0, CompiledFinder(directory))
+    if not is_complete(directory):
+        return "it is of other sources" if any(HOME.glob("*/relay")) else ""
+    finder = CompiledFinder(directory)
+    sys.meta_path.insert(0, finder)
+    try:
+        import_module(SHARED)
+    except ImportError as error:
+        sys.meta_path.remove(finder)
+        return f"it cannot be loaded: {error}"
+    return ""
 
 
 def is_used() -> bool:

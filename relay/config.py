@@ -57,6 +57,7 @@ class RelayConfig:
         cut_off_seconds: without a word of the control channel new allocations are refused after as
             long; 0: never.
         moderation_seconds: how long a rest under load is at most; datagrams gather in it. 0: none.
+        compiled: whether what `make compile` has made is used, where it is there.
         io_uring: whether the kernel is asked to receive and send many datagrams with one call.
         control_sources: where the channel and its snapshot come from; they may hold passwords.
     """
@@ -75,6 +76,7 @@ class RelayConfig:
     cut_off_seconds: int = 60
     moderation_seconds: float = 0.0
     io_uring: bool = True
+    compiled: bool = True
     control_sources: tuple[str, ...] = field(default=(), repr=False)
     metrics: SockAddress | None = None
     processes: int = 1

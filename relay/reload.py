@@ -33,6 +33,7 @@ NEEDS_RESTART: Final[Mapping[str, str]] = {
     "cut_off_seconds": "MINDMORE_TURN_CUT_OFF_SECONDS",
     "moderation_seconds": "MINDMORE_TURN_MODERATION_MICROSECONDS",
     "io_uring": "MINDMORE_TURN_IO_URING",
+    "compiled": "MINDMORE_TURN_COMPILED",
     "control_sources": "REDIS_URL or DATABASE_URL",
     "metrics": "MINDMORE_TURN_METRICS_ADDRESS or MINDMORE_TURN_METRICS_PORT",
     "processes": "MINDMORE_TURN_PROCESSES",

@@ -24,7 +24,7 @@ from time import CLOCK_REALTIME, clock_gettime, monotonic
 from types import FrameType
 from typing import Any
 
-from relay.compiled import build_directory
+from relay.compiled import build_directory, is_complete
 from tests.bench.network import Network, network_open
 from tests.bench.report import LABELS, Row, table
 from tests.bench.servers import COMMANDS, ROOT, SEVERAL, Server, pinned, servers_running
@@ -376,7 +376,7 @@ def main() -> int:
         bench.streams()
         bench.allocations()
     say = sys.stdout.write
-    form = "compiled" if build_directory().is_dir() else "as Python: `make compile`"
+    form = "compiled" if is_complete(build_directory()) else "as Python: `make compile`"
     say(f"{ALLOCATIONS} allocations, {network.kind}, {monotonic() - started:.0f} s; ")
     say(f"the relay {form}; ")
     say("bound to no core" if SEVERAL & set(names) else "both on one core")

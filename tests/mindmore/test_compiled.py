@@ -65,7 +65,7 @@ def test_without_a_build_the_sources_run(tree: Path) -> None:
 
 def test_what_is_compiled_is_used_until_its_source_changes(tree: Path) -> None:
     compile_or_skip(tree)
-    (build,) = (tree / "build" / "compiled").iterdir()
+    (build,) = (tree / "build" / "compiled").glob("*/")
     number, place, used = answer(tree)
     assert (number, used) == ("4", "True")
     assert place.startswith(str(build / "relay" / "core" / "small."))
@@ -77,6 +77,10 @@ def test_what_is_compiled_is_used_until_its_source_changes(tree: Path) -> None:
     compile_or_skip(tree)
     assert answer(tree)[::2] == ["6", "True"]
     assert not build.exists()
+
+    (tree / "relay" / "constants.py").write_text("")  # of which something may be compiled in
+    assert answer(tree)[::2] == ["6", "False"]
+    (tree / "relay" / "constants.py").unlink()
 
     source.write_text("def double(number: int) -> int:\n    return 'four'\n")
     done = python(tree, "-m", "deploy.compile")
@@ -100,7 +104,20 @@ def test_compiling_that_is_killed_leaves_nothing_half_made(tree: Path) -> None:
     assert answer(tree)[::2] == ["4", "False"]
     compile_or_skip(tree)
     assert answer(tree)[::2] == ["4", "True"]
-    assert len(list((tree / "build" / "compiled").iterdir())) == 1
+    assert len(list((tree / "build" / "compiled").glob("*/"))) == 1
+
+
+def test_what_cannot_be_loaded_is_named_and_not_used(tree: Path) -> None:
+    compile_or_skip(tree)
+    (shared,) = tree.glob("build/compiled/*/relay__mypyc*.so")
+    shared.write_text("half of it")
+    assert answer(tree)[::2] == ["4", "False"]
+    ask = ASK.replace("compiled_use();", "print(compiled_use());")
+    assert "it cannot be loaded: " in python(tree, "-c", ask).stdout
+    shared.unlink()
+    assert answer(tree)[::2] == ["4", "False"]
+    compile_or_skip(tree)
+    assert answer(tree)[::2] == ["4", "True"]
 
 
 def test_without_a_compiler_it_says_which(tree: Path) -> None:
@@ -108,5 +125,5 @@ def test_without_a_compiler_it_says_which(tree: Path) -> None:
     assert done.returncode == 1
     assert done.stderr == (
         "cannot compile: there is no C compiler, no-such-compiler (Debian, Ubuntu: apt install gcc"
-        " libc6-dev); the relay runs as Python\n"
+        " libc6-dev python3-dev); the relay runs as Python\n"
     )

@@ -170,6 +170,7 @@ def relay_config(settings: Any) -> RelayConfig:
         cut_off_seconds=settings.TURN_CUT_OFF_SECONDS,
         moderation_seconds=settings.TURN_MODERATION_MICROSECONDS / 1e6,
         io_uring=settings.TURN_IO_URING,
+        compiled=settings.TURN_COMPILED,
         control_sources=control_sources(settings),
     )
 
