@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PY := $(BIN)/python
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 # -qq: errors only. What pip says besides is about the machine, not about us.
 PIP := $(PY) -m pip install -qq --disable-pip-version-check --require-hashes
 
@@ -67,13 +68,9 @@ soak: .venv/.dev  ## a day's worth of calls against one relay, half an hour; SOA
 	SOAK=$(or $(SOAK),24) $(PY) -m pytest tests/relay/endurance -rP
 
 lock: .venv/.dev  ## pin every package anew, with hashes and without any registry's address
-	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
-		--no-emit-index-url --no-emit-find-links --no-annotate --no-header --upgrade -o requirements/run.txt
-	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
-		--no-emit-index-url --no-emit-find-links --no-annotate --no-header --upgrade -o requirements/dev.txt
-	$(BIN)/uv pip compile --group compile --constraint requirements/dev.txt --universal --python-version 3.11 \
-		--generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header \
-		-o requirements/compile.txt
+	$(LOCK) pyproject.toml --upgrade -o requirements/run.txt
+	$(LOCK) pyproject.toml --group dev --upgrade -o requirements/dev.txt
+	$(LOCK) --group compile --constraint requirements/dev.txt -o requirements/compile.txt
 
 clean:  ## remove the environment and the local data
 	test ! -L .mindmore/postgresql || rm -rf "$$(readlink -f .mindmore/postgresql)"

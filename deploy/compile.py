@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mypyc.build import mypycify
 from setuptools import Distribution
+from setuptools.errors import CCompilerError
 
 from relay.compiled import HOME, ROOT, build_directory, is_complete, sources
 
@@ -34,6 +35,9 @@ def main() -> int:
     except OSError as error:
         print(f"cannot compile: {error}; see that {HOME} can be written", file=sys.stderr)
         return 1
+    except CCompilerError as error:  # it has said what; the message is its whole command
+        print(f"cannot compile: the C compiler failed ({type(error).__name__})", file=sys.stderr)
+        return 1
     print("compiled:", directory.relative_to(ROOT))
     return 0
 
@@ -42,7 +46,8 @@ def compile_all() -> Path:
     """Compile, unless it is done; returns where it lies.
 
     Raises:
-        SystemExit: mypyc or the C compiler found something wrong, and has said what.
+        SystemExit: mypyc found something wrong, and has said what.
+        CCompilerError: so did the C compiler.
         OSError: it cannot be written.
     """
     directory = build_directory()
@@ -56,6 +61,7 @@ def compile_all() -> Path:
                 shutil.rmtree(old)
             with tempfile.TemporaryDirectory(dir=HOME, prefix="making-") as made:
                 build(Path(made))
+                os.sync()  # whatever happens to the machine, what has its name is whole
                 for old in HOME.glob("[!m]*/"):
                     shutil.rmtree(old)
                 (Path(made) / "lib").rename(directory)
@@ -67,7 +73,10 @@ def what_is_missing() -> str:
     compiler = " ".join(shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC"))[:1])
     if shutil.which(compiler) is None:
         packages = "gcc libc6-dev python3-dev"
-        return f"there is no C compiler, {compiler} (Debian, Ubuntu: apt install {packages})"
+        return (
+            f"there is no C compiler, {compiler} (Debian, Ubuntu: apt install {packages};"
+            " CC names another)"
+        )
     if not (Path(sysconfig.get_path("include")) / "Python.h").exists():
         return "Python's headers are missing (Debian, Ubuntu: apt install python3-dev)"
     return ""
@@ -77,13 +86,15 @@ def build(made: Path) -> None:
     """Compile into `made`/lib, laid out as the root is."""
     with chdir(ROOT):  # by their places from here the modules have their names
         extensions = mypycify(
-            [*MYPY_OPTIONS, *map(str, sources())],
+            [*MYPY_OPTIONS, f"--cache-dir={made / 'cache'}", *map(str, sources())],
             opt_level=OPTIMISATION,
             debug_level="0",
             multi_file=True,
             target_dir=str(made / "c"),
             group_name="relay",
         )
+        for extension in extensions:
+            extension.extra_compile_args.append("-Wno-error")  # another compiler warns of more
         distribution = Distribution({"name": "relay", "ext_modules": extensions})
         command = distribution.get_command_obj("build_ext")
         command.build_lib, command.build_temp = str(made / "lib"), str(made / "objects")

@@ -24,7 +24,7 @@ SUFFIX = EXTENSION_SUFFIXES[0]  # names this Python, its version and the platfor
 # What a datagram or a request passes; not what opens and guards the ways in, where little is to be
 # had and mypyc takes some of it wrong.
 COMPILED = (
-    *("core/*.py", "core/requests/*.py", "metering/*.py", "runner.py", "watching/observation.py"),
+    *("core/*.py", "core/requests/*.py", "metering/*.py", "watching/observation.py"),
     *(f"transports/{name}.py" for name in ("messages", "moderation", "receiver", "relayed")),
     *(f"transports/{name}.py" for name in ("rings", "sending", "udp")),
 )
@@ -33,7 +33,8 @@ COMPILED = (
 def sources() -> list[Path]:
     """The files that are compiled, from the root."""
     found = {path for pattern in COMPILED for path in (ROOT / "relay").glob(pattern)}
-    return sorted(path.relative_to(ROOT) for path in found if path.name != "__init__.py")
+    files = (path for path in found if path.is_file() and path.name != "__init__.py")
+    return sorted(path.relative_to(ROOT) for path in files)
 
 
 def build_directory() -> Path:
@@ -44,8 +45,9 @@ def build_directory() -> Path:
     digest = hashlib.sha256(SUFFIX.encode())
     for pattern in ("relay/**/*.py", "deploy/compile.py", "requirements/compile.txt"):
         for source in sorted(ROOT.glob(pattern)):
-            name = str(source.relative_to(ROOT)).encode()
-            digest.update(b"\0%s\0%s" % (name, source.read_bytes()))
+            if source.is_file():  # and no lock of an editor's
+                name = str(source.relative_to(ROOT)).encode()
+                digest.update(b"\0%s\0%s" % (name, source.read_bytes()))
     return HOME / digest.hexdigest()[:16]
 
 
@@ -78,9 +80,13 @@ def compiled_use() -> str:
     Returns:
         Why not, where something has been compiled and is not used; else nothing.
     """
+    if is_used() or not HOME.is_dir():
+        return ""
     directory = build_directory()
     if not is_complete(directory):
         return "it is of other sources" if any(HOME.glob("*/relay")) else ""
+    modules = {".".join(source.with_suffix("").parts) for source in sources()}
+    assert not modules & sys.modules.keys(), "what is loaded as Python would stay so"
     finder = CompiledFinder(directory)
     sys.meta_path.insert(0, finder)
     try:

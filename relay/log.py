@@ -45,18 +45,19 @@ def fault_facts(error: BaseException | None) -> dict[str, str]:
 
 def place(trace: TracebackType | None) -> str:
     """The innermost line of ours, as in `relay/runner.py:12`; of a library where none is."""
-    frames = [(frame.f_code.co_filename, line) for frame, line in walk_tb(trace)]
+    # What is compiled says where its source lies from the root.
+    frames = [(BASE_DIR / frame.f_code.co_filename, line) for frame, line in walk_tb(trace)]
     ours = [found for found in frames if is_ours(found[0])]
     for name, line in reversed(ours or frames):
-        shown = Path(name).relative_to(BASE_DIR) if ours else Path(name).name
+        shown = name.relative_to(BASE_DIR) if ours else name.name
         return f"{shown}:{line}"
     return "unknown"
 
 
-def is_ours(name: str) -> bool:
+def is_ours(path: Path) -> bool:
     """Whether a file is of this project, and not of an environment below its directory."""
-    path = Path(name)
-    return path.is_relative_to(BASE_DIR) and "site-packages" not in path.parts
+    is_below = path.is_relative_to(BASE_DIR) and "site-packages" not in path.parts
+    return is_below and path.is_file()  # "<string>" and the frames of other compilers are none
 
 
 class JsonLines(logging.Handler):

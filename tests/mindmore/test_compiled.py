@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -91,16 +90,11 @@ def test_what_is_compiled_is_used_until_its_source_changes(tree: Path) -> None:
 
 
 def test_compiling_that_is_killed_leaves_nothing_half_made(tree: Path) -> None:
-    if missing := what_is_missing():
-        skip(missing)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "deploy.compile"], cwd=tree, stdout=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + SECONDS_MAX
-    while not list(tree.glob("build/compiled/making-*/c")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait(SECONDS_MAX)
+    compiler = tree / "compiler"
+    compiler.write_text("#!/bin/sh\nkill -9 $PPID\n")
+    compiler.chmod(0o700)
+    assert python(tree, "-m", "deploy.compile", CC=str(compiler)).returncode == -signal.SIGKILL
+    assert len(list((tree / "build" / "compiled").glob("making-*/c"))) == 1
     assert answer(tree)[::2] == ["4", "False"]
     compile_or_skip(tree)
     assert answer(tree)[::2] == ["4", "True"]
@@ -120,10 +114,29 @@ def test_what_cannot_be_loaded_is_named_and_not_used(tree: Path) -> None:
     assert answer(tree)[::2] == ["4", "True"]
 
 
+def test_compiler_that_fails_is_said_in_one_line(tree: Path) -> None:
+    done = python(tree, "-m", "deploy.compile", CC="false")
+    assert done.returncode == 1
+    assert done.stderr == "cannot compile: the C compiler failed (CompileError)\n"
+    assert not list((tree / "build" / "compiled").glob("*/"))
+
+
+def test_lock_of_an_editor_stops_nothing(tree: Path) -> None:
+    (tree / "relay" / "core" / ".#small.py").symlink_to("somebody@somewhere.1")
+    compile_or_skip(tree)
+    assert answer(tree)[::2] == ["4", "True"]
+
+
+def test_relay_that_is_loaded_already_is_not_compiled_in_part(tree: Path) -> None:
+    compile_or_skip(tree)
+    done = python(tree, "-c", f"import relay.core.small; {ASK}")
+    assert "AssertionError: what is loaded as Python would stay so" in done.stderr
+
+
 def test_without_a_compiler_it_says_which(tree: Path) -> None:
     done = python(tree, "-m", "deploy.compile", CC="no-such-compiler -pthread")
     assert done.returncode == 1
     assert done.stderr == (
         "cannot compile: there is no C compiler, no-such-compiler (Debian, Ubuntu: apt install gcc"
-        " libc6-dev python3-dev); the relay runs as Python\n"
+        " libc6-dev python3-dev; CC names another); the relay runs as Python\n"
     )
