@@ -11,12 +11,13 @@ import os
 import pytest
 
 from deploy.compile import compile_all, what_is_missing
-from relay.compiled import compiled_use
+from relay.compiled import compiled_use, is_used
 
 MISSING = what_is_missing()
 if not MISSING:
     compile_all()
     compiled_use()
+    assert is_used()
 
 
 def pytest_configure() -> None:

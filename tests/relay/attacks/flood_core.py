@@ -1,6 +1,6 @@
 """A million datagrams of strangers through the core: what memory they cost, and what they open.
 
-    python -m tests.relay.attacks.flood_core KIND COUNT      prints one line of JSON
+    python -m tests.as_configured tests.relay.attacks.flood_core KIND COUNT    prints one JSON line
 
 KIND is one of `KINDS`, or `hellos`: DTLS ClientHellos, each with a random of its own and no cookie.
 A process of its own, so that nothing but the core can grow. Every datagram comes from another

@@ -1,6 +1,6 @@
 """`manage.py runrelay` with a door: what no client can see or do is asked for through a socket.
 
-    python -m tests.relay.endurance.door NAME
+    python -m tests.as_configured tests.relay.endurance.door NAME
 
 The relay is the real one, started the real way. At NAME, an abstract unix socket, it takes one JSON
 list a datagram, a question and what goes with it, and answers with a JSON object. Where

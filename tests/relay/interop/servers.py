@@ -93,7 +93,8 @@ def door(
 ) -> tuple[list[str], Mapping[str, str], str]:
     """The same with a door into its process, named after the port: tests.relay.endurance.door."""
     _, environment, secret = mindmore(port, home, certificate)
-    return [sys.executable, "-m", "tests.relay.endurance.door", str(port)], environment, secret
+    begin = [sys.executable, "-m", "tests.as_configured", "tests.relay.endurance.door"]
+    return [*begin, str(port)], environment, secret
 
 
 def coturn(

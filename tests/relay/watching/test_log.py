@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from relay.log import log
+import pytest
+
+from relay.compiled import build_directory, is_complete
+from relay.log import fault_facts, log
+from relay.metering.journal import Journal
+from tests.relay.attacks.observe import log_lines
+from tests.relay.interop.servers import server_running
 
 ROOT = Path(__file__).resolve().parents[3]
 SECRET = "198.51.100.77"
@@ -81,3 +88,17 @@ def test_line_has_time_level_event_and_process(capsys: Any) -> None:
     moment = datetime.fromisoformat(line["time"])
     assert moment.utcoffset() is not None
     assert json.loads(second)["reason"] == 'say "why"\nand where'
+
+
+def test_fault_names_the_line_that_raised_it(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError) as caught:
+        Journal(directory=tmp_path / "file", node="n", boot="b")
+    assert re.fullmatch(r"relay/metering/journal\.py:\d+", fault_facts(caught.value)["at"])
+
+
+@pytest.mark.parametrize("setting", ["on", "off"])
+def test_relay_says_whether_it_is_compiled(tmp_path: Path, setting: str) -> None:
+    with server_running("mindmore", tmp_path, {"MINDMORE_TURN_COMPILED": setting}) as server:
+        (started,) = (line for line in log_lines(server) if line["event"] == "relay_started")
+    assert started["compiled"] is (setting == "on" and is_complete(build_directory()))
