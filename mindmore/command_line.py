@@ -15,7 +15,6 @@ from mindmore.environment import bare_environment, given_names
 from mindmore.logs import DATABASE_AWAY
 from mindmore.variables import PREFIX, unknown_warnings
 from relay.compiled import compiled_use
-from relay.log import log
 
 HOME = Path(__file__).resolve().parent.parent / ".mindmore"
 ASKING = "relay_"  # what begins so asks running relays
@@ -29,8 +28,8 @@ def main(argv: list[str]) -> int:
             settings_load()
             for line in unknown_warnings(given_names(HOME)):
                 print(line, file=sys.stderr)
-        if argv[1:2] == RELAY and settings.TURN_COMPILED and (reason := compiled_use()):
-            log("compiled_not_used", level="warning", reason=reason)
+        if argv[1:2] == RELAY and settings.TURN_COMPILED:
+            compiled_use()
         execute_from_command_line(argv)
     except ImproperlyConfigured as error:
         print(error, file=sys.stderr)

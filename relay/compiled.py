@@ -17,6 +17,8 @@ from importlib.util import spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
+from relay.log import log
+
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / "build" / "compiled"
 SHARED = "relay__mypyc"  # the module that holds all the code
@@ -74,17 +76,17 @@ class CompiledFinder(MetaPathFinder):
         return spec_from_file_location(fullname, place) if place.is_file() else None
 
 
-def compiled_use() -> str:
+def compiled_use() -> None:
     """From now on import what is compiled, if it is there; before the relay is imported.
 
-    Returns:
-        Why not, where something has been compiled and is not used; else nothing.
+    The log says why not, where something has been compiled and is not used.
     """
-    if is_used() or not HOME.is_dir():
-        return ""
+    if is_used() or not any(HOME.glob("*/relay")):
+        return
     directory = build_directory()
     if not is_complete(directory):
-        return "it is of other sources" if any(HOME.glob("*/relay")) else ""
+        not_used_log("it is of other sources")
+        return
     modules = {".".join(source.with_suffix("").parts) for source in sources()}
     assert not modules & sys.modules.keys(), "what is loaded as Python would stay so"
     finder = CompiledFinder(directory)
@@ -93,8 +95,12 @@ def compiled_use() -> str:
         import_module(SHARED)
     except ImportError as error:
         sys.meta_path.remove(finder)
-        return f"it cannot be loaded: {error}"
-    return ""
+        not_used_log(f"it cannot be loaded: {error}")
+
+
+def not_used_log(reason: str) -> None:
+    """Say that the relay runs as Python all the same."""
+    log("compiled_not_used", level="warning", reason=reason)
 
 
 def is_used() -> bool:

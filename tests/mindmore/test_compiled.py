@@ -26,7 +26,7 @@ ASK = (
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """A tree with what compiles, and one file that is compiled."""
-    for name in ("relay/compiled.py", "relay/__init__.py", "deploy/compile.py"):
+    for name in ("relay/compiled.py", "relay/log.py", "relay/__init__.py", "deploy/compile.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "relay" / "core").mkdir()
@@ -73,6 +73,7 @@ def test_what_is_compiled_is_used_until_its_source_changes(tree: Path) -> None:
     source = tree / "relay" / "core" / "small.py"
     source.write_text(SOURCE.replace("2 *", "3 *"))
     assert answer(tree) == ["6", str(source), "False"]
+    assert '"reason": "it is of other sources"' in python(tree, "-c", ASK).stderr
     compile_or_skip(tree)
     assert answer(tree)[::2] == ["6", "True"]
     assert not build.exists()
@@ -106,8 +107,8 @@ def test_what_cannot_be_loaded_is_named_and_not_used(tree: Path) -> None:
     (shared,) = tree.glob("build/compiled/*/relay__mypyc*.so")
     shared.write_text("half of it")
     assert answer(tree)[::2] == ["4", "False"]
-    ask = ASK.replace("compiled_use();", "print(compiled_use());")
-    assert "it cannot be loaded: " in python(tree, "-c", ask).stdout
+    assert '"compiled_not_used", ' in (said := python(tree, "-c", ASK).stderr)
+    assert '"reason": "it cannot be loaded: ' in said
     shared.unlink()
     assert answer(tree)[::2] == ["4", "False"]
     compile_or_skip(tree)
